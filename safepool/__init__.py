@@ -1,0 +1,61 @@
+"""safepool: a process pool in which nothing is left behind.
+
+The names below are loaded when they are first used (PEP 562): every worker imports this package, and must not pay
+for the host's half of it.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from safepool._pool.executor import SafeProcessPoolExecutor as SafeProcessPoolExecutor
+    from safepool._pool.future import SafeFuture as SafeFuture
+    from safepool.context import get_context as get_context
+    from safepool.errors import EndedProcess as EndedProcess
+    from safepool.errors import InitializerError as InitializerError
+    from safepool.errors import TaskKilledError as TaskKilledError
+    from safepool.errors import TaskTimeoutError as TaskTimeoutError
+    from safepool.errors import TransferError as TransferError
+    from safepool.errors import WorkerDiedError as WorkerDiedError
+
+__version__ = "0.1.0"
+
+_HOMES = {
+    "EndedProcess": "safepool.errors",
+    "InitializerError": "safepool.errors",
+    "SafeFuture": "safepool._pool.future",
+    "SafeProcessPoolExecutor": "safepool._pool.executor",
+    "TaskKilledError": "safepool.errors",
+    "TaskTimeoutError": "safepool.errors",
+    "TransferError": "safepool.errors",
+    "WorkerDiedError": "safepool.errors",
+    "get_context": "safepool.context",
+}
+
+__all__ = [
+    "EndedProcess",
+    "InitializerError",
+    "SafeFuture",
+    "SafeProcessPoolExecutor",
+    "TaskKilledError",
+    "TaskTimeoutError",
+    "TransferError",
+    "WorkerDiedError",
+    "get_context",
+]
+
+
+def __getattr__(name: str) -> Any:
+    home = _HOMES.get(name)
+    if home is None:
+        raise AttributeError(f"module 'safepool' has no attribute {name!r}")
+    import importlib
+
+    value = getattr(importlib.import_module(home), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *__all__])

@@ -1,0 +1,157 @@
+"""A contained process: started with its lifeline armed, ended with everything that it started.
+
+The one place where the mechanisms of this floor are put together; pool workers and the processes of the
+multiprocessing context are both made here.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from collections.abc import Callable, Mapping, Sequence
+
+from safepool._os import process_exit
+from safepool._os.janitor import janitor
+from safepool._os.lifeline import ArmedPipe
+from safepool._os.marker import next_worker_marker
+from safepool._os.process_table import read_row
+from safepool._os.process_tree import Leader, TreeEnding
+
+__all__ = ["ContainedProcess", "spawn"]
+
+
+class ContainedProcess:
+    """A process of ours in its own session and group, held by a pidfd.
+
+    Attributes:
+        pid: Its number, pinned until ``release``.
+        pidfd: Readable once it is dead.
+        ended: What was ended with it, once its tree is gone.
+    """
+
+    def __init__(self, leader: Leader, pidfd: int, lifeline: ArmedPipe, switch: ArmedPipe, marker: str) -> None:
+        self.pid = leader.pid
+        self.pidfd = pidfd
+        self.marker = marker
+        self._leader = leader
+        self._lifeline = lifeline
+        self._switch = switch
+        self._slot = janitor().enter(leader)
+
+    def read_stack(self) -> bytes:
+        """Return what faulthandler has written since the last call."""
+        try:
+            return os.read(self._switch.read_fd, 1 << 16)
+        except BlockingIOError:
+            return b""
+
+    @property
+    def stack_fd(self) -> int:
+        """Where the process's faulthandler writes, after ``request_stack``."""
+        return self._switch.read_fd
+
+    def has_ended(self) -> bool:
+        """Return True once the first process is dead; its descendants may live."""
+        return process_exit.has_ended(self.pidfd)
+
+    def exit_status(self) -> int | None:
+        """Return how it ended: status, or minus the signal's number; None if that cannot be known."""
+        return process_exit.read_exit_status(self.pidfd)
+
+    def send_signal(self, signum: int) -> bool:
+        """Signal the first process alone; return False if it is gone."""
+        return process_exit.send_signal(self.pidfd, signum)
+
+    def signal_group(self, signum: int) -> bool:
+        """Signal its whole group; return False if there is no safe way to."""
+        return self._signal_group(self._leader, signum)
+
+    def request_stack(self, signum: int) -> bool:
+        """Have faulthandler write the stacks of all threads to ``stack_fd``.
+
+        Only for a process that is about to be ended: the signal interrupts system calls, and the switch is off.
+        """
+        self._switch.disarm()
+        os.set_blocking(self._switch.read_fd, False)
+        return self.send_signal(signum)
+
+    def end_tree(self) -> TreeEnding:
+        """Freeze and kill the process and everything beneath it; the caller sees the ending through."""
+        self._switch.disarm()  # else the first death would take the clean-up processes along
+        ending = TreeEnding([self._leader], f"{self.marker}=".encode(), self._signal_group)
+        ending.begin()
+        return ending
+
+    def release(self) -> None:
+        """Let go of a process whose tree is gone: reap it, close everything, strike it off the register."""
+        self._lifeline.close_write()  # fires a last time: nothing is left to be hit, or it should be
+        process_exit.reap(self.pidfd)
+        os.close(self.pidfd)
+        self.pidfd = -1
+        self._lifeline.close_read()
+        self._switch.close()
+        janitor().strike(self._slot)
+
+    def _signal_group(self, leader: Leader, signum: int) -> bool:
+        if process_exit.send_signal(self.pidfd, signum, group=True):
+            return True
+        if process_exit.is_unreaped_child(self.pidfd):  # the number is pinned: the group is ours
+            try:
+                os.killpg(leader.pid, signum)
+            except (ProcessLookupError, PermissionError):
+                return False
+            return True
+        self._lifeline.fire()  # somebody reaped it: only the pipe still knows the group, and only to kill it
+        return False
+
+
+def spawn(
+    command: Callable[[int, int], Sequence[str | bytes]], environment: Mapping[str, str], pass_fds: Sequence[int] = ()
+) -> ContainedProcess:
+    """Start a contained process.
+
+    Args:
+        command: Makes the command line, given the numbers of the descriptors that the process must adopt:
+            the lifeline's read end and the switch's write end.
+        environment: Variables that are added to ours.
+        pass_fds: Further descriptors that it inherits.
+
+    Raises:
+        OSError: It could not be started, for want of descriptors, memory, processes, or the executable.
+    """
+    lifeline = ArmedPipe()
+    try:
+        switch = ArmedPipe()
+    except BaseException:
+        lifeline.close()
+        raise
+    started = None
+    try:
+        marker = next_worker_marker()
+        started = subprocess.Popen(
+            command(lifeline.read_fd, switch.write_fd),
+            stdin=subprocess.DEVNULL,
+            start_new_session=True,  # atomic, before exec: setpgid from here would come too late (EACCES)
+            pass_fds=(lifeline.read_fd, switch.write_fd, *pass_fds),
+            env={**os.environ, **environment, marker: "1"},
+        )
+        lifeline.arm(started.pid)
+        contained = _hold(started.pid, lifeline, switch, marker)
+    except BaseException:
+        lifeline.close()  # fires: a process that was started half-way goes with it
+        switch.close()
+        if started is not None:
+            started.wait()
+        raise
+    started.returncode = 0  # we wait for it by pidfd: keep Popen from doing so, and from warning that it did not
+    switch.close_write()
+    return contained
+
+
+def _hold(pid: int, lifeline: ArmedPipe, switch: ArmedPipe, marker: str) -> ContainedProcess:
+    pidfd = process_exit.open_pidfd(pid)
+    row = read_row(pid)
+    if pidfd is None or row is None:  # with SIGCHLD ignored the kernel itself reaps
+        raise ChildProcessError(f"process {pid} was reaped by somebody else as soon as it had started")
+    switch.arm(pid)
+    return ContainedProcess(Leader(pid, row.start), pidfd, lifeline, switch, marker)

@@ -1,0 +1,123 @@
+"""The host's side of the janitor: one per host process, there before it is needed, replaced when it dies.
+
+Starting it does not wait for it: it comes up beside the first workers. Until it is up, the kernel's own group kill
+(``lifeline``) is what ends workers whose host dies; only descendants that left their group depend on the janitor.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+from safepool._os import lifeline
+from safepool._os.marker import host_marker
+from safepool._os.process_table import read_row
+from safepool._os.process_tree import Leader
+from safepool._os.register import Register
+
+__all__ = ["PACKAGE_ROOT", "Janitor", "janitor"]
+
+PACKAGE_ROOT = str(Path(__file__).parents[2])  # the directory (or archive) that ``import safepool`` comes from
+
+_PROGRAM = "import sys; sys.path.append({root!r}); from safepool._os.janitor_main import main; main{arguments!r}"
+
+
+class Janitor:
+    """The sweeper of this process, as its host sees it."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._register = Register()
+        self._life_fd = -1
+        self._starter: subprocess.Popen[bytes] | None = None
+
+    def enter(self, leader: Leader) -> int:
+        """Put a tree on record, with a janitor there (or on its way) to read it; return the record's slot."""
+        slot = self._register.enter(leader)
+        self.ensure()
+        return slot
+
+    def strike(self, slot: int) -> None:
+        """Take a tree off the record."""
+        self._register.strike(slot)
+
+    def ensure(self) -> None:
+        """Have a janitor: take note of what it has said, replace it if it is gone. Cheap when there is one."""
+        with self._lock:
+            if self._life_fd < 0 or not self._is_alive():
+                self._forget()
+                self._start()
+
+    @property
+    def life_fd(self) -> int:
+        """A descriptor that becomes readable when ``ensure`` has something to do; -1 before the first start."""
+        return self._life_fd
+
+    def _is_alive(self) -> bool:
+        try:
+            said = os.read(self._life_fd, 1)
+        except BlockingIOError:
+            return True
+        except OSError:
+            return False
+        self._reap_starter()
+        return bool(said)
+
+    def _start(self) -> None:
+        ours, theirs = socket.socketpair()
+        with theirs:
+            ours.setblocking(False)
+            self._life_fd = ours.detach()
+            lifeline.close_in_forked_children(self._life_fd)
+            me = read_row(os.getpid())
+            arguments = (os.getpid(), me.start if me else 0, host_marker(), self._register.fd, theirs.fileno())
+            self._starter = subprocess.Popen(
+                [sys.executable, "-I", "-S", "-c", _PROGRAM.format(root=PACKAGE_ROOT, arguments=arguments)],
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,  # a caller that reads our output to its end must not wait for the janitor
+                stderr=subprocess.DEVNULL,
+                start_new_session=True,
+                pass_fds=(self._register.fd, theirs.fileno()),
+                env={name: value for name, value in os.environ.items() if not name.startswith("SAFEPOOL_")},
+            )
+
+    def _forget(self) -> None:
+        fd, self._life_fd = self._life_fd, -1
+        if fd >= 0:
+            lifeline.keep_in_forked_children(fd)
+            os.close(fd)
+        self._reap_starter()
+
+    def _reap_starter(self) -> None:
+        """The process that forked the janitor has nothing left to do but to exit: this does not wait for long."""
+        if self._starter is not None:
+            self._starter.wait()
+            self._starter = None
+
+
+_janitor: Janitor | None = None
+_janitor_lock = threading.Lock()
+
+
+def janitor() -> Janitor:
+    """Return the janitor of this process; a forked child has its own."""
+    global _janitor
+    with _janitor_lock:
+        if _janitor is None:
+            _janitor = Janitor()
+        return _janitor
+
+
+def _forget_in_child() -> None:
+    global _janitor, _janitor_lock
+    if _janitor is not None and _janitor._starter is not None:
+        _janitor._starter.returncode = 0  # not our child: keep Popen from waiting for it
+    _janitor = None
+    _janitor_lock = threading.Lock()
+
+
+os.register_at_fork(after_in_child=_forget_in_child)

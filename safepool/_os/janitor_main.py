@@ -1,0 +1,61 @@
+"""The janitor: a small process that outlives the host and sweeps what the kernel's group kill could not reach.
+
+Started as ``python -I -S -c ...`` with the descriptors and names below; imports as little as it can. It carries no
+marker, so it does not find itself, and it touches nothing but trees on the host's register and their descendants.
+
+It is not a child of the host (it forks once and lets its parent go), since Ray ends a worker's direct children.
+It sleeps until the host dies, seen by whichever comes first:
+* the host's pidfd, which no forked child of the host can hold back;
+* the end of its pipe, which also tells of a host that replaced itself with ``exec`` and keeps its number.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import signal
+
+from safepool._os import process_exit
+from safepool._os.process_table import read_row
+from safepool._os.process_tree import Leader, TreeEnding
+from safepool._os.register import read_leaders
+
+__all__ = ["main"]
+
+
+def main(host: int, host_start: int, marker: str, register_fd: int, life_fd: int) -> None:
+    """Detach, wait for the host's end, sweep, leave."""
+    if os.fork():
+        os._exit(0)
+    for signum in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT):
+        signal.signal(signum, signal.SIG_IGN)
+    os.chdir("/")
+    os.write(life_fd, b"r")  # our starter is gone, or as good as: it can be reaped
+    _wait_for_end_of(host, host_start, life_fd)
+    TreeEnding(read_leaders(register_fd), f"{marker}_".encode(), _signal_group).run()
+    os._exit(0)
+
+
+def _wait_for_end_of(host: int, host_start: int, life_fd: int) -> None:
+    pidfd = process_exit.open_pidfd(host)
+    row = read_row(host)
+    if pidfd is None or row is None or row.start != host_start:
+        return  # it died before we could look
+    poll = select.poll()
+    poll.register(life_fd, select.POLLIN)
+    poll.register(pidfd, select.POLLIN)
+    poll.poll()
+
+
+def _signal_group(leader: Leader, signum: int) -> bool:
+    """Signal a group through its leader's pidfd; where the leader is gone, the kernel has ended the group already."""
+    pidfd = process_exit.open_pidfd(leader.pid)
+    if pidfd is None:
+        return False
+    try:
+        row = read_row(leader.pid)
+        if row is None or row.start != leader.start:
+            return False
+        return process_exit.send_signal(pidfd, signum, group=True)
+    finally:
+        os.close(pidfd)

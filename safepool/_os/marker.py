@@ -1,0 +1,42 @@
+"""Which processes are ours? An environment variable says so.
+
+Every contained process starts with a variable whose *name* is the marker, and its descendants inherit it. A name,
+not a value, so that nested pools add to one another instead of overwriting. It carries no secret: whoever can read
+a process's environment could read anything else in it.
+
+Facts: the kernel shows the environment that a process was started with in /proc/PID/environ; ``unsetenv`` inside
+the process does not change it, ``env -i``, ``exec -c`` and setproctitle do (proc_pid_environ(5)).
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+import secrets
+
+__all__ = ["host_marker", "next_worker_marker"]
+
+_token = ""
+_numbers = itertools.count(1)
+
+
+def host_marker() -> str:
+    """Return the prefix that the markers of all workers of this process share; a forked child gets its own."""
+    global _token
+    if not _token:
+        _token = f"SAFEPOOL_{secrets.token_hex(16)}"
+    return _token
+
+
+def next_worker_marker() -> str:
+    """Return the marker of one more contained process: the host's, then a number."""
+    return f"{host_marker()}_{next(_numbers)}"
+
+
+def _forget_in_child() -> None:
+    global _token, _numbers
+    _token = ""
+    _numbers = itertools.count(1)
+
+
+os.register_at_fork(after_in_child=_forget_in_child)

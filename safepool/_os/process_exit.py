@@ -1,0 +1,103 @@
+"""When did a process end, and how? Answered by a pidfd.
+
+Never by SIGCHLD, by ``waitpid(-1)`` or by the end of a pipe: the first two belong to the program, and a pipe stays
+open for as long as any descendant keeps a copy.
+
+Facts:
+* A pidfd is readable from the moment the process is dead, even when somebody else reaps it (pidfd_open(2)).
+* With SIGCHLD ignored, or when a foreign ``waitpid(-1)`` came first, ``waitid`` fails with ECHILD. The exit status
+  can then be had from the pidfd itself by PIDFD_GET_INFO, where the kernel has it (Linux 6.15; probed by trying).
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import select
+import signal
+import struct
+
+__all__ = ["has_ended", "is_unreaped_child", "open_pidfd", "read_exit_status", "reap", "send_signal"]
+
+_PIDFD_GET_INFO = 0xC040FF0B
+_INFO_SIZE = 64
+_INFO_EXIT = 1 << 3  # request and answer bit in the mask: the exit status is valid
+_STATUS_OFFSET = 60
+
+_SIGNAL_GROUP = 1 << 2  # PIDFD_SIGNAL_PROCESS_GROUP, Linux 6.9
+
+
+def open_pidfd(pid: int) -> int | None:
+    """Return a close-on-exec pidfd, or None if there is no such process.
+
+    Raises:
+        OSError: The kernel refuses (ENOSYS, EPERM under seccomp, EMFILE).
+    """
+    try:
+        return os.pidfd_open(pid)
+    except ProcessLookupError:
+        return None
+
+
+def has_ended(pidfd: int) -> bool:
+    """Return True once the process is dead, reaped or not."""
+    poll = select.poll()
+    poll.register(pidfd, select.POLLIN)
+    return bool(poll.poll(0))
+
+
+def is_unreaped_child(pidfd: int) -> bool:
+    """Return True while the process is a child of ours that nobody has reaped: only then is its number pinned."""
+    try:
+        os.waitid(os.P_PIDFD, pidfd, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+    except ChildProcessError:
+        return False
+    return True
+
+
+def read_exit_status(pidfd: int) -> int | None:
+    """Return the exit status of an ended process (minus the signal's number if one ended it), without reaping.
+
+    None means that it ended and nobody can say how.
+    """
+    try:
+        end = os.waitid(os.P_PIDFD, pidfd, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+    except ChildProcessError:
+        return _exit_status_of_reaped(pidfd)
+    if end is None:
+        return None
+    return end.si_status if end.si_code == os.CLD_EXITED else -end.si_status
+
+
+def reap(pidfd: int) -> None:
+    """Free the number of an ended child. From here on it may name a stranger."""
+    try:
+        os.waitid(os.P_PIDFD, pidfd, os.WEXITED | os.WNOHANG)
+    except ChildProcessError:
+        pass  # somebody else did
+
+
+def send_signal(pidfd: int, signum: int, *, group: bool = False) -> bool:
+    """Signal the process, or its whole group, that the pidfd stands for; never one that reuses the number.
+
+    Returns:
+        False if it is gone, may not be signalled, or the kernel cannot signal groups this way.
+    """
+    try:
+        signal.pidfd_send_signal(pidfd, signum, None, _SIGNAL_GROUP if group else 0)
+    except OSError:  # ESRCH gone, EPERM changed its user, EINVAL no group signal before Linux 6.9
+        return False
+    return True
+
+
+def _exit_status_of_reaped(pidfd: int) -> int | None:
+    request = struct.pack("=Q", _INFO_EXIT).ljust(_INFO_SIZE, b"\0")
+    try:
+        answer = fcntl.ioctl(pidfd, _PIDFD_GET_INFO, request)
+    except OSError:  # ENOTTY before Linux 6.13
+        return None
+    (mask,) = struct.unpack_from("=Q", answer)
+    if not mask & _INFO_EXIT:
+        return None
+    (status,) = struct.unpack_from("=i", answer, _STATUS_OFFSET)
+    return os.waitstatus_to_exitcode(status)

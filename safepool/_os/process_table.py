@@ -1,0 +1,88 @@
+"""What processes are there, and how are they related? Read from /proc, one file per process.
+
+Never signals. An unreadable or vanished process is simply not there: callers decide what that means.
+
+Facts (proc_pid_stat(5)): the command name stands in parentheses and may itself contain parentheses and blanks, so
+fields are counted from the *last* one; the start time is in clock ticks since boot and, with the pid, names a
+process for as long as the machine is up.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from typing import NamedTuple
+
+__all__ = ["ProcessRow", "command_of", "environment_of", "list_rows", "read_row"]
+
+_STAT_SIZE = 1024  # the longest line is about 400 bytes; one read is one consistent snapshot of it
+
+
+class ProcessRow(NamedTuple):
+    """One process at one moment."""
+
+    pid: int
+    state: str
+    parent: int
+    group: int
+    session: int
+    start: int
+    threads: int
+
+    @property
+    def is_dead(self) -> bool:
+        """True for a zombie: it runs no code and holds nothing but its number.
+
+        A process whose first thread has ended while others run shows as a zombie, too: its threads tell.
+        """
+        return self.state in "ZX" and self.threads <= 1
+
+
+def read_row(pid: int) -> ProcessRow | None:
+    """Return the process with this number as it is now, or None if there is none."""
+    stat = _read(f"/proc/{pid}/stat", _STAT_SIZE)
+    if not stat:
+        return None
+    fields = stat[stat.rindex(b")") + 2 :].split()
+    parent, group, session = map(int, fields[1:4])
+    return ProcessRow(pid, fields[0].decode(), parent, group, session, start=int(fields[19]), threads=int(fields[17]))
+
+
+def list_rows(since: int = 0) -> Iterator[ProcessRow]:
+    """Yield every process that started at ``since`` (clock ticks) or later."""
+    for name in os.listdir("/proc"):
+        if name.isdigit():
+            row = read_row(int(name))
+            if row is not None and row.start >= since:
+                yield row
+
+
+def environment_of(pid: int) -> bytes:
+    """Return the environment that the process was started with, or nothing if it may not be read."""
+    return _read_all(f"/proc/{pid}/environ")
+
+
+def command_of(pid: int) -> str:
+    """Return the command line, for people; empty for a zombie or a process that may not be read."""
+    return _read(f"/proc/{pid}/cmdline", 4096).rstrip(b"\0").replace(b"\0", b" ").decode(errors="replace")
+
+
+def _read(path: str, size: int) -> bytes:
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    except OSError:
+        return b""
+    try:
+        return os.read(fd, size)
+    except OSError:  # ESRCH: it ended between the open and the read
+        return b""
+    finally:
+        os.close(fd)
+
+
+def _read_all(path: str) -> bytes:
+    try:
+        with open(path, "rb", buffering=0) as file:
+            return file.readall() or b""
+    except OSError:
+        return b""

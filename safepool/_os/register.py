@@ -1,0 +1,55 @@
+"""The register: which trees does this host own at this moment? Kept where it outlives the host.
+
+A memory file without a name, of fixed records, written by the host and read by the janitor after the host's death.
+A file rather than messages: nothing to overflow, to lose, or to repeat when a janitor is replaced.
+
+Facts: a memfd has no name and goes with its last descriptor (memfd_create(2)); a ``pwrite`` of a few bytes within a
+page is seen whole by a reader that comes after the writer's death.
+"""
+
+from __future__ import annotations
+
+import os
+import struct
+import threading
+
+from safepool._os.process_tree import Leader
+
+__all__ = ["Register", "read_leaders"]
+
+_RECORD = struct.Struct("=QQ")  # pid, start; zeros are a free record
+
+
+class Register:
+    """The host's side: enter a tree when it is born, strike it out when it is gone."""
+
+    def __init__(self) -> None:
+        self.fd = os.memfd_create("safepool-register", os.MFD_CLOEXEC)
+        self._lock = threading.Lock()
+        self._free: list[int] = []
+        self._size = 0
+
+    def enter(self, leader: Leader) -> int:
+        """Record a tree; return the slot to strike out later."""
+        with self._lock:
+            if self._free:
+                slot = self._free.pop()
+            else:
+                slot = self._size
+                self._size += 1
+            os.pwrite(self.fd, _RECORD.pack(*leader), slot * _RECORD.size)
+        return slot
+
+    def strike(self, slot: int) -> None:
+        """Forget a tree of which nothing is left."""
+        with self._lock:
+            os.pwrite(self.fd, bytes(_RECORD.size), slot * _RECORD.size)
+            self._free.append(slot)
+
+
+def read_leaders(fd: int) -> list[Leader]:
+    """Return the trees that are on record."""
+    size = os.fstat(fd).st_size
+    content = os.pread(fd, size, 0)
+    whole = len(content) - len(content) % _RECORD.size
+    return [Leader(pid, start) for pid, start in _RECORD.iter_unpack(content[:whole]) if pid]

@@ -1,0 +1,84 @@
+"""Decide what is to be done now. Pure: looks at the pool's state and the clock, changes nothing, does nothing.
+
+The supervisor carries the decisions out, in order, and asks again after the next event.
+"""
+
+from __future__ import annotations
+
+import enum
+from typing import NamedTuple
+
+from safepool._pool.state import PoolState
+from safepool._pool.worker import Worker, WorkerState
+
+__all__ = ["Action", "Do", "decide", "next_instant"]
+
+
+class Do(enum.Enum):
+    """What can be done."""
+
+    GIVE = "give the next waiting task to an idle worker"
+    START = "start one more worker"
+    CONDEMN = "its task is past its deadline: get its stacks"
+    STOP = "send it SIGTERM, and wait for the grace"
+    END = "end it with its tree"
+    RETIRE = "tell it to leave"
+    KILL_ALL = "end every worker and cancel what waits"
+    FINISH = "nothing is left to do, ever"
+
+
+class Action(NamedTuple):
+    """One thing to do, and to whom."""
+
+    do: Do
+    worker: Worker | None = None
+
+
+def decide(state: PoolState, now: float) -> list[Action]:
+    """Return what is to be done at this instant."""
+    if state.kill_at is not None and now >= state.kill_at:
+        return [Action(Do.KILL_ALL)]
+    actions = [_decide_overdue(state, worker) for worker in state.workers.values() if _is_overdue(worker, now)]
+    actions += _decide_work(state, now)
+    if (state.closing or state.abandoned) and not state.waiting_count and not state.workers:
+        actions.append(Action(Do.FINISH))
+    return actions
+
+
+def next_instant(state: PoolState) -> float | None:
+    """Return when ``decide`` must be asked again even if nothing happens, or None for never."""
+    instants = [worker.due for worker in state.workers.values() if worker.due is not None]
+    if state.kill_at is not None:
+        instants.append(state.kill_at)
+    if state.waiting_count and state.failed_starts:
+        instants.append(state.start_at)
+    return min(instants, default=None)
+
+
+def _is_overdue(worker: Worker, now: float) -> bool:
+    return worker.due is not None and worker.due <= now and worker.state is not WorkerState.ENDING
+
+
+def _decide_overdue(state: PoolState, worker: Worker) -> Action:
+    if worker.state is WorkerState.BUSY:
+        return Action(Do.CONDEMN, worker)
+    if worker.state is WorkerState.DUMPING and state.settings.grace:
+        return Action(Do.STOP, worker)
+    return Action(Do.END, worker)
+
+
+def _decide_work(state: PoolState, now: float) -> list[Action]:
+    limit = state.settings.max_tasks_per_child
+    idle = [worker for worker in state.workers.values() if worker.state is WorkerState.IDLE]
+    fresh = [worker for worker in idle if limit is None or worker.runs < limit]
+    leaving = [worker for worker in idle if limit is not None and worker.runs >= limit]
+    actions = [Action(Do.GIVE)] * min(state.waiting_count, len(fresh))
+    unserved = state.waiting_count - len(actions)
+    starting = [worker for worker in state.workers.values() if worker.state is WorkerState.STARTING]
+    if now >= state.start_at and not state.breaking:
+        room = state.settings.max_workers - state.occupying()
+        actions += [Action(Do.START)] * max(0, min(room, unserved - len(starting)))
+    if (state.closing or state.abandoned or state.breaking) and not state.waiting_count:
+        leaving = idle + starting
+    actions += [Action(Do.RETIRE, worker) for worker in leaving if not worker.undelivered]
+    return actions

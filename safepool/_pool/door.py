@@ -1,0 +1,50 @@
+"""Arguments are checked at the door: a bad one is named, with its value, before anything has happened."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from numbers import Real
+from typing import Any
+
+__all__ = ["check_callable", "check_count", "check_seconds"]
+
+
+def check_seconds(name: str, value: float | None, *, allow_zero: bool = False) -> float | None:
+    """Return a length of time as a float, or None for no limit.
+
+    Raises:
+        TypeError: It is not a number.
+        ValueError: It is negative, not finite, or zero where zero makes no sense.
+    """
+    if value is None:
+        return None
+    if isinstance(value, bool) or not isinstance(value, Real):
+        raise TypeError(f"{name} must be a number of seconds or None, not {value!r}")
+    seconds = float(value)
+    if not math.isfinite(seconds) or seconds < 0 or (seconds == 0 and not allow_zero):
+        wanted = "a finite number of seconds, zero or more" if allow_zero else "a finite number of seconds above zero"
+        raise ValueError(f"{name} must be {wanted} (None for no limit), not {value!r}")
+    return seconds
+
+
+def check_count(name: str, value: int | None) -> int | None:
+    """Return a count of one or more, or None.
+
+    Raises:
+        TypeError: It is not an integer.
+        ValueError: It is less than one.
+    """
+    if value is None:
+        return None
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise TypeError(f"{name} must be an integer or None, not {value!r}")
+    if value < 1:
+        raise ValueError(f"{name} must be 1 or more, not {value!r}")
+    return value
+
+
+def check_callable(name: str, value: Callable[..., Any] | None) -> None:
+    """Raise TypeError unless the value can be called."""
+    if not callable(value):
+        raise TypeError(f"{name} must be callable, not {value!r}")

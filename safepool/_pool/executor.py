@@ -1,0 +1,353 @@
+"""The public class: the standard library's signature, and what a safe pool adds."""
+
+from __future__ import annotations
+
+import itertools
+import multiprocessing.context
+import time
+import weakref
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import Executor, Future
+from functools import partial
+from types import TracebackType
+from typing import Any, Literal, ParamSpec, TypeVar
+
+from safepool._pool.door import check_callable, check_count, check_seconds
+from safepool._pool.future import SafeFuture
+from safepool._pool.pool import Pool
+from safepool._pool.state import Settings
+from safepool._worker import payload
+from safepool._worker.launch import Preparation, spawn_window
+
+__all__ = ["PoolView", "SafeProcessPoolExecutor"]
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+_DEFAULT: Any = ...  # "as the pool was made": None already means "no limit"
+
+
+class _Mapping(Executor):
+    """``map`` for whatever has a ``submit``: the executor, and its views."""
+
+    def _submit_timed(self, timeout: Any, fn: Callable[..., Any], args: tuple[Any, ...]) -> Future[Any]:
+        raise NotImplementedError
+
+    def _limit(self, timeout: Any) -> float | None:
+        raise NotImplementedError
+
+    def map(  # type: ignore[override]  # more keywords than the base class has, on every Python
+        self,
+        fn: Callable[..., T],
+        /,
+        *iterables: Iterable[Any],
+        timeout: float | None = None,
+        chunksize: int = 1,
+        buffersize: int | None = None,
+        task_timeout: float | None = _DEFAULT,
+        return_exceptions: bool = False,
+    ) -> Iterator[T]:
+        """Return an iterator over ``fn`` of the items, in their order; the calls are made at the same time.
+
+        Args:
+            timeout: Seconds from now after which waiting for the next result raises ``TimeoutError``. It stops the
+                waiting, not the tasks: those that have not started are cancelled.
+            chunksize: Items per task. Fewer, larger tasks cost less; a worker's death fails the whole chunk. With a
+                time limit per item every item is a task of its own, whatever the chunksize.
+            buffersize: The most tasks that are submitted ahead of the result that was taken last, so that endless
+                input can be mapped. None submits everything at once.
+            task_timeout: Seconds that each item may run; ``...`` for the pool's own limit, None for no limit.
+            return_exceptions: Give an item's exception in place of its result, and go on.
+
+        Raises:
+            TypeError: ``fn`` cannot be called, or an option has the wrong type.
+            ValueError: An option is out of range.
+            RuntimeError: The pool is shut down.
+        """
+        check_callable("fn", fn)
+        size = check_count("chunksize", chunksize)
+        ahead = check_count("buffersize", buffersize)
+        limit = self._limit(task_timeout)
+        waiting_ends = None if timeout is None else time.monotonic() + timeout
+        rows = zip(*iterables)
+        if size is None or size == 1 or limit is not None:
+            submit = partial(self._submit_row, task_timeout, fn, return_exceptions)
+            return _each_result(submit, rows, ahead, waiting_ends)
+        chunks = iter(lambda: tuple(itertools.islice(rows, size)), ())
+        submit = partial(self._submit_chunk, task_timeout, fn, return_exceptions)
+        return itertools.chain.from_iterable(_each_result(submit, chunks, ahead, waiting_ends))
+
+    def _submit_row(self, timeout: Any, fn: Callable[..., Any], keep: bool, row: tuple[Any, ...]) -> _Pending:
+        return _Pending(self._submit_timed(timeout, fn, row), keep, None)
+
+    def _submit_chunk(self, timeout: Any, fn: Callable[..., Any], keep: bool, chunk: tuple[Any, ...]) -> _Pending:
+        run = _run_chunk_keeping if keep else _run_chunk
+        return _Pending(self._submit_timed(timeout, run, (fn, chunk)), keep, len(chunk))
+
+
+class SafeProcessPoolExecutor(_Mapping):
+    """A process pool in which nothing is left behind, and one task's fault stays one task's fault.
+
+    Takes the place of ``concurrent.futures.ProcessPoolExecutor``. Workers are spawned (never forked), on demand, up
+    to ``max_workers``, each with its own session and process group. A worker that dies, however, fails the task it
+    was running and no other; every process that the task had started is ended with it. If the host dies, however,
+    the kernel ends the workers.
+
+    Args:
+        max_workers: The most workers at a time; by default the number of usable CPUs.
+        mp_context: Accepted for compatibility. Workers are always spawned and contained.
+        initializer: Called in each worker before its first task. If it fails three times in a row, the pool is
+            broken: all its futures raise ``InitializerError`` from what the initializer raised.
+        initargs: Arguments for it; locks, queues and connections of multiprocessing are welcome here.
+        max_tasks_per_child: Tasks after which a worker is replaced by a fresh one; None for never.
+        task_timeout: Seconds that a task may run, from the moment its worker begins with it; None for no limit. At
+            the deadline the task is ended with every process it has started, and its future raises
+            ``TaskTimeoutError`` with the stacks of where it hung.
+        grace: Seconds between SIGTERM to the worker's process group and its end at a deadline. With 0 it is ended
+            without a warning.
+        env: Environment variables of the workers, in addition to the host's.
+
+    Raises:
+        TypeError: An argument has the wrong type; the message names it.
+        ValueError: An argument is out of range; the message names it.
+        RuntimeError: The main module is being imported by a worker: the script lacks ``if __name__ == "__main__"``.
+    """
+
+    __module__ = "safepool"
+
+    def __init__(
+        self,
+        max_workers: int | None = None,
+        mp_context: multiprocessing.context.BaseContext | None = None,
+        initializer: Callable[..., object] | None = None,
+        initargs: tuple[Any, ...] = (),
+        *,
+        max_tasks_per_child: int | None = None,
+        task_timeout: float | None = None,
+        grace: float = 0.0,
+        env: Mapping[str, str] | None = None,
+    ) -> None:
+        self._max_workers = check_count("max_workers", max_workers) or _usable_cpus()
+        self._task_timeout = check_seconds("task_timeout", task_timeout)
+        if mp_context is not None and not isinstance(mp_context, multiprocessing.context.BaseContext):
+            raise TypeError(f"mp_context must be a multiprocessing context or None, not {mp_context!r}")
+        preparation = Preparation()
+        call, fds = _pickle_initializer(initializer, initargs)
+        settings = Settings(
+            max_workers=self._max_workers,
+            max_tasks_per_child=check_count("max_tasks_per_child", max_tasks_per_child),
+            grace=check_seconds("grace", grace, allow_zero=True) or 0.0,
+            environment=_check_environment(env),
+            initializer=call,
+            inherited_fds=fds,
+            by_value=not preparation.imports_main,
+        )
+        self._initargs = initargs  # what their pickled form refers to must live as long as workers may be started
+        self._pool = Pool(settings, preparation)
+        self._finalizer = weakref.finalize(self, self._pool.abandon)
+        self._finalizer.atexit = False  # the exit of the interpreter is the pools' own business
+
+    def submit(  # type: ignore[override]  # one more keyword, which the base class would pass to fn
+        self, fn: Callable[P, T], /, *args: P.args, task_timeout: float | None = _DEFAULT, **kwargs: P.kwargs
+    ) -> SafeFuture[T]:
+        """Have a worker call ``fn(*args, **kwargs)``; return its future.
+
+        Args:
+            task_timeout: Seconds that the task may run; ``...`` for the pool's own limit, None for no limit. (To
+                pass a keyword of this name to ``fn``, submit through ``options()``.)
+
+        Raises:
+            TypeError: ``fn`` cannot be called, or ``task_timeout`` is no number.
+            ValueError: ``task_timeout`` is not above zero.
+            RuntimeError: The pool is shut down, or belongs to the process that forked this one.
+            InitializerError: No worker could be made ready.
+
+        A call that cannot be pickled is not raised here: its future gets the error.
+        """
+        check_callable("fn", fn)
+        return self._pool.submit(fn, args, kwargs, self._limit(task_timeout))
+
+    def options(self, *, timeout: float | None = _DEFAULT) -> PoolView:
+        """Return a view of this pool with other limits.
+
+        The view is an Executor itself, for libraries that take one, and its ``submit`` passes every keyword to the
+        function.
+        """
+        return PoolView(self, self._limit(timeout))
+
+    def shutdown(
+        self, wait: bool = True, *, cancel_futures: bool = False, timeout: float | None = None, kill: bool = False
+    ) -> None:
+        """Take no more calls, finish what there is, and let the workers leave.
+
+        Args:
+            wait: Return only when all of that is done. Otherwise it is done in the background.
+            cancel_futures: Cancel what has not started.
+            timeout: Seconds for the work to be finished; what still runs then is ended (``TaskKilledError``), what
+                still waits is cancelled.
+            kill: The same, now.
+
+        Ctrl-C while this waits ends the pool as ``kill`` does, and raises KeyboardInterrupt.
+        """
+        limit = check_seconds("timeout", timeout, allow_zero=True)
+        self._finalizer.detach()
+        self._pool.close(cancel=cancel_futures, kill=kill, timeout=limit, reason="shutdown")
+        if wait:
+            self._join()
+
+    def terminate_workers(self) -> None:
+        """End the pool now, with SIGTERM first where the pool has a ``grace``; as in Python 3.14."""
+        self._pool.close(kill=True, reason="terminate_workers()")
+        self._join()
+
+    def kill_workers(self) -> None:
+        """End the pool now: running tasks get ``TaskKilledError``, waiting ones are cancelled; as in Python 3.14."""
+        self._pool.close(kill=True, reason="kill_workers()")
+        self._join()
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> Literal[False]:
+        """Shut down: wait for all work, as the standard library does, unless Ctrl-C or an exit ends the block."""
+        self.shutdown(kill=kind is not None and not issubclass(kind, Exception))
+        return False
+
+    def _join(self) -> None:
+        try:
+            self._pool.join()
+        except KeyboardInterrupt:
+            self._pool.close(kill=True, reason="Ctrl-C")
+            self._pool.join()
+            raise
+
+    def _limit(self, timeout: Any) -> float | None:
+        return self._task_timeout if timeout is _DEFAULT else check_seconds("task_timeout", timeout)
+
+    def _submit_timed(self, timeout: Any, fn: Callable[..., Any], args: tuple[Any, ...]) -> Future[Any]:
+        if timeout is _DEFAULT:  # through ``submit``, which programs and libraries may have replaced
+            return self.submit(fn, *args)
+        return self.submit(fn, *args, task_timeout=timeout)
+
+
+class PoolView(_Mapping):
+    """A pool with other limits; made by ``SafeProcessPoolExecutor.options``."""
+
+    __module__ = "safepool"
+
+    def __init__(self, executor: SafeProcessPoolExecutor, timeout: float | None) -> None:
+        self._executor = executor
+        self._timeout = timeout
+        self._max_workers = executor._max_workers
+
+    def submit(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> SafeFuture[T]:
+        """Have a worker call ``fn(*args, **kwargs)`` under this view's limits; return its future."""
+        check_callable("fn", fn)
+        return self._executor._pool.submit(fn, args, kwargs, self._timeout)
+
+    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
+        """Shut the pool itself down."""
+        self._executor.shutdown(wait, cancel_futures=cancel_futures)
+
+    def _limit(self, timeout: Any) -> float | None:
+        return self._timeout if timeout is _DEFAULT else check_seconds("task_timeout", timeout)
+
+    def _submit_timed(self, timeout: Any, fn: Callable[..., Any], args: tuple[Any, ...]) -> Future[Any]:
+        if timeout is _DEFAULT:
+            return self.submit(fn, *args)
+        return self._executor.submit(fn, *args, task_timeout=timeout)
+
+
+class _Pending:
+    """A task of ``map``, and how its outcome is to be given out."""
+
+    def __init__(self, future: Future[Any], keep: bool, items: int | None) -> None:
+        self._future = future
+        self._keep = keep
+        self._items = items
+
+    def take(self, until: float | None) -> Any:
+        """Return the outcome; wait no longer than ``until``."""
+        try:
+            return self._future.result(None if until is None else until - time.monotonic())
+        except Exception as error:
+            if not self._keep or not self._future.done():
+                raise
+            return error if self._items is None else [error] * self._items
+
+    def cancel(self) -> None:
+        self._future.cancel()
+
+
+def _each_result(
+    submit: Callable[[Any], _Pending], calls: Iterator[Any], ahead: int | None, until: float | None
+) -> Iterator[Any]:
+    """Submit now, all or as many as may be ahead; give out results as they are asked for."""
+    pending = deque(map(submit, calls if ahead is None else itertools.islice(calls, ahead)))
+    return _take_each(submit, calls, pending, until)
+
+
+def _take_each(
+    submit: Callable[[Any], _Pending], calls: Iterator[Any], pending: deque[_Pending], until: float | None
+) -> Iterator[Any]:
+    try:
+        while pending:
+            first = pending.popleft()
+            try:
+                outcome = first.take(until)
+            except BaseException:
+                first.cancel()
+                raise
+            pending.extend(map(submit, itertools.islice(calls, 1)))
+            del first
+            yield outcome
+    finally:
+        for task in pending:
+            task.cancel()
+
+
+def _run_chunk(fn: Callable[..., T], chunk: tuple[tuple[Any, ...], ...]) -> list[T]:
+    return [fn(*row) for row in chunk]
+
+
+def _run_chunk_keeping(fn: Callable[..., T], chunk: tuple[tuple[Any, ...], ...]) -> list[Any]:
+    return [_outcome(fn, row) for row in chunk]
+
+
+def _outcome(fn: Callable[..., T], row: tuple[Any, ...]) -> T | Exception:
+    try:
+        return fn(*row)
+    except Exception as error:
+        return error
+
+
+def _usable_cpus() -> int:
+    """Return the number of CPUs that this process may use: affinity and control groups count."""
+    import loky  # lazily: 30 ms, and only here
+
+    return int(loky.cpu_count())
+
+
+def _check_environment(env: Mapping[str, str] | None) -> dict[str, str]:
+    if env is None:
+        return {}
+    environment = dict(env)
+    for name, value in environment.items():
+        if not isinstance(name, str) or not isinstance(value, str):
+            raise TypeError(f"env must map strings to strings, not {name!r} to {value!r}")
+        if not name or "=" in name or "\0" in name + value:
+            raise ValueError(f"env: {name!r}={value!r} cannot stand in an environment")
+    return environment
+
+
+def _pickle_initializer(
+    initializer: Callable[..., object] | None, initargs: tuple[Any, ...]
+) -> tuple[bytes, tuple[int, ...]]:
+    """Pickle the initializer once for all workers, with the descriptors that it needs in each."""
+    if initializer is None:
+        return b"", ()
+    if not callable(initializer):
+        raise TypeError(f"initializer must be callable or None, not {initializer!r}")
+    with spawn_window() as window:
+        call = bytes(payload.dumps((initializer, tuple(initargs), {})))
+    return call, tuple(window.fds)

@@ -1,0 +1,70 @@
+"""The future of a task: the standard library's, and what a killable task adds."""
+
+from __future__ import annotations
+
+import threading
+from concurrent.futures import Future
+from typing import TYPE_CHECKING, TypeVar
+
+if TYPE_CHECKING:
+    from safepool._pool.pool import Pool
+    from safepool._pool.task import Task
+    from safepool._pool.worker import Worker
+
+__all__ = ["SafeFuture"]
+
+T = TypeVar("T")
+
+
+class SafeFuture(Future[T]):
+    """What ``submit`` returns: a ``concurrent.futures.Future`` whose running task can be ended.
+
+    Attributes:
+        pid: Process id of the worker that runs or ran the task; None before it started.
+        started_at: The instant (``time.monotonic`` seconds) at which the worker began with it; None before.
+    """
+
+    __module__ = "safepool"
+
+    pid: int | None = None
+    _started_at: float | None = None
+    _pool: Pool | None = None
+    _task: Task | None = None
+    _worker: Worker | None = None  # while it runs
+
+    @property
+    def started_at(self) -> float | None:  # documented above
+        worker = self._worker
+        if worker is None or self._task is None:
+            return self._started_at
+        return worker.record.begun_at(self._task.number)
+
+    def cancel(self) -> bool:
+        """Cancel the call if it has not started; return False if it has. Waiters are woken at once."""
+        if not super().cancel():
+            return False
+        if self._pool is not None and self._task is not None:
+            self._pool.forget_cancelled(self._task)
+        return True
+
+    def kill(self) -> bool:
+        """Cancel the call if it waits; end it, with everything it started, if it runs.
+
+        Does not block: the future is settled with ``TaskKilledError`` when the processes are gone.
+
+        Returns:
+            False if the task was already over, else True.
+        """
+        if self.cancel():
+            return True
+        if self._pool is None or self._task is None:
+            return False
+        return self._pool.kill_task(self._task, "future.kill()")
+
+    def _invoke_callbacks(self) -> None:
+        """Callbacks are user code: they run where they can be slow without making a deadline late."""
+        pool = self._pool
+        if pool is not None and self._done_callbacks and pool.is_supervisor(threading.get_ident()):  # type: ignore[attr-defined]  # the base class's list
+            pool.deliver(super()._invoke_callbacks)  # type: ignore[misc]  # the base class's hook
+        else:
+            super()._invoke_callbacks()  # type: ignore[misc]

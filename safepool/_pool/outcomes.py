@@ -1,0 +1,123 @@
+"""Outcomes: from what a worker sent, or from its death, to what the future says.
+
+Everything here runs user code (unpickling, ``__repr__``, callbacks), so it runs in the delivery thread.
+"""
+
+from __future__ import annotations
+
+import pickle
+from collections.abc import Callable
+from concurrent.futures import Future
+from typing import Any
+
+from safepool._pool.task import Task
+from safepool._pool.worker import Obituary
+from safepool._worker.framing import Frame, Kind
+from safepool.errors import (
+    InitializerError,
+    RemoteTraceback,
+    TaskKilledError,
+    TaskTimeoutError,
+    TransferError,
+    WorkerDiedError,
+)
+
+__all__ = ["broken", "cancel", "died", "died_while_starting", "fail", "killed", "not_started", "rebuild", "timed_out", "unpack_exception"]
+
+
+def rebuild(task: Task, frame: Frame) -> Callable[[], None]:
+    """Unpickle an outcome; return what settles the future with it."""
+    if frame.kind is Kind.RAISED:
+        error = unpack_exception(frame.payload, task.describe)
+        return lambda: task.future.set_exception(error)
+    try:
+        value = pickle.loads(frame.payload)
+    except BaseException as failure:
+        lost = TransferError(task=task.describe(), reason=_one_line(failure), original="a result")
+        lost.__cause__ = failure
+        return lambda: task.future.set_exception(lost)
+    return lambda: task.future.set_result(value)
+
+
+def unpack_exception(packed: bytes | memoryview, describe: Callable[[], str]) -> BaseException:
+    """Rebuild an exception as the worker raised it, its traceback as the cause; TransferError if that fails."""
+    itself, reason, line, text = pickle.loads(packed)
+    error: Any = None
+    if not reason:
+        try:
+            error = pickle.loads(itself)
+        except BaseException as failure:  # whatever its class does when it is called with its args
+            reason = f"unpickling it raised {_one_line(failure)}"
+    if not isinstance(error, BaseException):
+        error = TransferError(task=describe(), reason=reason or "it is no exception any more", original=line)
+    error.__cause__ = RemoteTraceback(text)
+    return error
+
+
+def fail(task: Task, make_error: Callable[[], BaseException]) -> None:
+    """Settle a task that brought no outcome itself."""
+    task.future.set_exception(make_error())
+
+
+def cancel(future: Future[Any]) -> None:
+    """Cancel a future that has not started, and wake whoever waits for it."""
+    if Future.cancel(future):
+        future.set_running_or_notify_cancel()
+
+
+def died(detail: str, task: Task, end: Obituary) -> BaseException:
+    """The worker died, or had to be ended because it could no longer be reached."""
+    return WorkerDiedError(
+        task=task.describe(),
+        pid=end.pid,
+        exitcode=end.exitcode,
+        elapsed=end.elapsed,
+        ended=end.ended,
+        oom=end.oom,
+        detail=detail,
+    )
+
+
+def timed_out(task: Task, end: Obituary) -> BaseException:
+    """The task was running at its deadline."""
+    return TaskTimeoutError(
+        task=task.describe(),
+        pid=end.pid,
+        timeout=task.timeout or 0.0,
+        elapsed=end.elapsed or 0.0,
+        stack=end.stack,
+        ended=end.ended,
+    )
+
+
+def killed(reason: str, task: Task, end: Obituary) -> BaseException:
+    """Somebody asked for it."""
+    return TaskKilledError(task=task.describe(), pid=end.pid, reason=reason, ended=end.ended)
+
+
+def not_started(error: OSError, task: Task) -> BaseException:
+    """No worker could be started, and none was left to wait for."""
+    died = WorkerDiedError(task=task.describe(), detail=f"No worker could be started: {error}.")
+    died.__cause__ = error
+    return died
+
+
+def died_while_starting(end: Obituary) -> BaseException:
+    """A worker died before it was ready; what it had to say went to its standard error."""
+    return WorkerDiedError(
+        pid=end.pid, exitcode=end.exitcode, ended=end.ended, oom=end.oom, detail="It had not been ready yet."
+    )
+
+
+def broken(attempts: int, reason: str, cause: BaseException | None) -> InitializerError:
+    """Return the pool's verdict on itself: one per future, since raising an exception adds to its traceback."""
+    error = InitializerError(attempts=attempts, reason=reason)
+    error.__cause__ = cause
+    return error
+
+
+def _one_line(error: BaseException) -> str:
+    try:
+        return f"{type(error).__name__}: {error}"
+    except Exception:  # its __str__ is user code
+        return type(error).__name__

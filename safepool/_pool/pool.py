@@ -1,0 +1,191 @@
+"""The pool behind an executor: takes calls from any thread, and keeps one supervisor thread while there is work.
+
+Holds no reference to its executor, which may therefore be collected while its work is finished.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import threading
+import time
+from collections.abc import Callable
+from typing import Any
+
+from safepool._os.wakeup import Wakeup
+from safepool._pool import outcomes
+from safepool._pool.delivery import Delivery
+from safepool._pool.future import SafeFuture
+from safepool._pool.state import PoolState, Settings
+from safepool._pool.supervisor import Supervisor, hand_over
+from safepool._pool.task import Task, TaskState
+from safepool._worker import payload
+from safepool._worker.launch import Preparation
+from safepool.errors import TaskKilledError
+
+__all__ = ["Pool"]
+
+_open_pools: set[Pool] = set()
+
+
+class Pool:
+    """Queue, workers and supervisor of one executor."""
+
+    def __init__(self, settings: Settings, preparation: Preparation) -> None:
+        self._state = PoolState(settings)
+        self._dumps = payload.dumps_by_value if settings.by_value else payload.dumps
+        self._wakeup = Wakeup()
+        self._delivery = Delivery()
+        self._supervisor = Supervisor(self._state, self._wakeup, self._delivery, preparation)
+        self._thread: threading.Thread | None = None
+        self._owner = os.getpid()
+        self._count = 0
+
+    def submit(
+        self, fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], timeout: float | None
+    ) -> SafeFuture[Any]:
+        """Take a call; return its future. A call that cannot be pickled fails its future, not this method."""
+        self._check_owner()
+        future: SafeFuture[Any] = SafeFuture()
+        try:
+            content = self._dumps((fn, args, kwargs))
+        except Exception as error:
+            self._check_open()
+            future.set_running_or_notify_cancel()
+            future.set_exception(error)
+            return future
+        with self._state.lock:
+            self._check_open()
+            self._count += 1
+            task = Task(self._count, future, (fn, args, kwargs), content, timeout)
+            future._pool, future._task = self, task
+            worker = None if self._state.waiting_count else self._state.take_idle()
+            if worker is not None:
+                future.set_running_or_notify_cancel()
+                self._supervisor.assign(worker, task)
+                wake = self._supervisor.must_wake_for(worker.due)
+            else:
+                self._state.enqueue(task)
+                self._ensure_thread()
+                wake = bool(self._state.idle) or len(self._state.workers) < self._state.settings.max_workers
+        if worker is not None:
+            wake = not hand_over(worker, task) or wake
+        if wake:
+            self._wakeup.set()
+        return future
+
+    def close(self, *, cancel: bool = False, kill: bool = False, timeout: float | None = None, reason: str) -> None:
+        """Take no more calls; finish, cancel or end what there is."""
+        cancelled: list[Task] = []
+        with self._state.lock:
+            self._state.closing = True
+            if kill or timeout is not None:
+                self._state.kill_reason = self._state.kill_reason or reason
+                instant = time.monotonic() + (0.0 if kill else timeout or 0.0)
+                self._state.kill_at = min(self._state.kill_at or instant, instant)
+            while cancel and (task := self._state.take_waiting()):
+                task.state = TaskState.SETTLED
+                cancelled.append(task)
+        for task in cancelled:
+            outcomes.cancel(task.future)
+        self._wakeup.set()
+
+    def abandon(self) -> None:
+        """Take note that nobody can submit any more. Safe to call from a garbage collection anywhere: no lock."""
+        self._state.abandoned = True
+        self._wakeup.set()
+
+    def join(self) -> None:
+        """Wait until the pool is closed, its work done and its workers gone."""
+        thread = self._thread
+        if thread is not None and thread is not threading.current_thread() and self._owner == os.getpid():
+            thread.join()
+            self._delivery.join()
+
+    def kill_task(self, task: Task, reason: str) -> bool:
+        """End a running task; return False if it is not running any more."""
+        with self._state.lock:
+            if task.state is not TaskState.RUNNING and not self._state.discard_waiting(task):
+                return False
+            was_put_back = task.state is TaskState.SETTLED
+            if not was_put_back:
+                self._supervisor.request_kill(task, reason)
+        if was_put_back:  # it had been sent to a worker that died before it began: nothing is to be ended
+            task.future.set_exception(TaskKilledError(task=task.describe(), pid=task.future.pid or 0, reason=reason))
+        self._wakeup.set()
+        return True
+
+    def forget_cancelled(self, task: Task) -> None:
+        """Take a cancelled task out of the queue and wake whoever waits for its future."""
+        with self._state.lock:
+            was_waiting = self._state.discard_waiting(task)
+        if was_waiting:
+            task.future.set_running_or_notify_cancel()
+            self._wakeup.set()  # the pool may have been waiting for it to close
+
+    def is_supervisor(self, thread: int) -> bool:
+        """Return True in the thread that must not run user code."""
+        return self._thread is not None and self._thread.ident == thread
+
+    def deliver(self, call: Callable[[], None]) -> None:
+        """Have user code run in the delivery thread."""
+        self._delivery.put(call)
+
+    def pids(self) -> list[int]:
+        """Return the process ids of the workers there are."""
+        with self._state.lock:
+            return [worker.contained.pid for worker in self._state.workers.values()]
+
+    def _check_owner(self) -> None:
+        if self._owner != os.getpid():
+            raise RuntimeError(
+                f"this pool belongs to process {self._owner}; a forked child ({os.getpid()}) has to make its own"
+            )
+
+    def _check_open(self) -> None:
+        if self._state.broken is not None:
+            broken = self._state.broken
+            raise outcomes.broken(broken.attempts, broken.reason, broken.__cause__)
+        if self._state.closing:
+            raise RuntimeError("cannot schedule new futures after shutdown")
+        if sys.is_finalizing() or _exiting:
+            raise RuntimeError("cannot schedule new futures after interpreter shutdown")
+
+    def _ensure_thread(self) -> None:
+        if self._thread is None:
+            self._thread = threading.Thread(target=self._run, name="safepool-supervisor", daemon=True)
+            _open_pools.add(self)
+            self._thread.start()
+
+    def _run(self) -> None:
+        try:
+            self._supervisor.run()
+        finally:
+            _open_pools.discard(self)
+            self._delivery.stop()
+
+
+_exiting = False
+
+
+def _finish_all() -> None:
+    """At interpreter exit: finish the work there is, as the standard library does; end it if Ctrl-C ended us."""
+    global _exiting
+    _exiting = True
+    interrupted = issubclass(getattr(sys, "last_type", None) or Exception, KeyboardInterrupt)
+    mine = [pool for pool in _open_pools if pool._owner == os.getpid()]
+    for pool in mine:
+        pool.close(kill=interrupted, cancel=interrupted, reason="Ctrl-C")
+    try:
+        for pool in mine:
+            pool.join()
+    except KeyboardInterrupt:
+        for pool in mine:
+            pool.close(kill=True, reason="Ctrl-C")
+        for pool in mine:
+            pool.join()
+
+
+# Before the interpreter waits for its threads, as in concurrent.futures; ``atexit`` would come too late to submit to
+# or to settle anything.
+threading._register_atexit(_finish_all)  # type: ignore[attr-defined]  # private, and what the standard library uses

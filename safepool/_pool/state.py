@@ -1,0 +1,88 @@
+"""Everything a pool knows, as tables; guarded by one lock, changed only while it is held."""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from dataclasses import dataclass, field
+
+from safepool._pool.task import Task, TaskState
+from safepool._pool.worker import OCCUPYING, Worker, WorkerState
+from safepool.errors import InitializerError
+
+__all__ = ["PoolState", "Settings"]
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What the pool was made with; all of it has been checked."""
+
+    max_workers: int
+    max_tasks_per_child: int | None
+    grace: float
+    environment: dict[str, str]
+    initializer: bytes  # pickled call; empty for none
+    inherited_fds: tuple[int, ...]
+    by_value: bool
+
+
+@dataclass
+class PoolState:
+    """The ledger of tasks and workers."""
+
+    settings: Settings
+    lock: threading.Lock = field(default_factory=threading.Lock)
+    waiting: deque[Task] = field(default_factory=deque)
+    waiting_count: int = 0  # those in ``waiting`` that have not been cancelled
+    workers: dict[int, Worker] = field(default_factory=dict)
+    idle: list[Worker] = field(default_factory=list)
+    closing: bool = False
+    kill_reason: str | None = None
+    kill_at: float | None = None
+    abandoned: bool = False  # the executor was collected; set without the lock, by the garbage collector
+    failed_boots: int = 0  # in a row
+    failed_starts: int = 0  # in a row
+    start_at: float = 0.0  # not before this instant, after a failed start
+    breaking: bool = False  # no worker can be had; the error is being made
+    broken: InitializerError | None = None
+
+    def enqueue(self, task: Task) -> None:
+        """Put a task at the end of the queue."""
+        self.waiting.append(task)
+        self.waiting_count += 1
+
+    def put_back(self, task: Task) -> None:
+        """Put a task that was sent but never begun at the head of the queue."""
+        task.state = TaskState.WAITING
+        self.waiting.appendleft(task)
+        self.waiting_count += 1
+
+    def take_waiting(self) -> Task | None:
+        """Take the next task that is still wanted from the queue, for running or for cancelling."""
+        while self.waiting:
+            task = self.waiting.popleft()
+            if task.state is TaskState.WAITING:
+                self.waiting_count -= 1
+                return task
+        return None
+
+    def discard_waiting(self, task: Task) -> bool:
+        """Take this task out of the queue; return False if it was not in it any more."""
+        if task.state is not TaskState.WAITING:
+            return False
+        task.state = TaskState.SETTLED  # the entry in ``waiting`` stays behind, as a stone to step over
+        self.waiting_count -= 1
+        return True
+
+    def take_idle(self) -> Worker | None:
+        """Take the worker that became idle last: its memory is warmest."""
+        limit = self.settings.max_tasks_per_child
+        while self.idle:
+            worker = self.idle.pop()
+            if worker.state is WorkerState.IDLE and (limit is None or worker.runs < limit):
+                return worker
+        return None
+
+    def occupying(self) -> int:
+        """Return how many of ``max_workers`` are taken."""
+        return sum(worker.state in OCCUPYING for worker in self.workers.values())

@@ -1,0 +1,560 @@
+"""The pool's one thread: wait, take note, decide, act.
+
+One selector over every worker's channel and pidfd, the janitor, a wake-up, and the nearest instant at which
+something is due; no polling interval. It runs no code of the user's: that is ``delivery``'s. Locks are held for
+table changes only, never around a system call that can wait.
+
+At a deadline, in this order (each step an entry in ``worker.WorkerState``):
+1. DUMPING: faulthandler is asked for the stacks, before anything is frozen (a stopped process runs no handler).
+2. STOPPING: with a grace, SIGTERM to the worker's group, and time to obey.
+3. ENDING: the tree is frozen, listed, killed, confirmed dead; the leader is reaped last, and only then is the future
+   settled: whoever sees the error may rely on nothing being left.
+
+A worker that dies by itself goes straight to ENDING, after its channel has been read out: a complete result that it
+managed to send counts; a torn one does not.
+
+The selector is ``poll``: epoll goes on reporting a file whose descriptor the program has closed behind our back, and
+cannot be told to stop.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import pickle
+import selectors
+import signal
+import time
+from collections.abc import Callable
+from functools import partial
+
+from safepool._os.janitor import janitor
+from safepool._os.oom import oom_kill_count
+from safepool._os.wakeup import Wakeup
+from safepool._pool import outcomes
+from safepool._pool.delivery import Delivery
+from safepool._pool.dispatch import Action, Do, decide, next_instant
+from safepool._pool.state import PoolState
+from safepool._pool.task import Task, TaskState
+from safepool._pool.worker import Obituary, Worker, WorkerState
+from safepool._worker.boot import STACK_SIGNAL
+from safepool._worker.channel import Channel, Inflow
+from safepool._worker.framing import ForeignBytesError, Frame, Kind
+from safepool._worker.launch import Preparation, launch
+from safepool._worker.record import StartRecord
+from safepool._worker.worker_main import WorkerProcess
+from safepool.errors import EndedProcess, InitializerError, describe_exit
+
+__all__ = ["Supervisor", "hand_over"]
+
+_log = logging.getLogger("safepool")
+
+_DUMP_LIMIT = 0.1  # seconds for the stacks; they take about 1 ms
+_DUMP_PAUSE = 0.005  # seconds without news after which the stacks are taken to be complete
+_LEAVE_LIMIT = 5.0  # seconds for exit handlers after the word to leave
+_START_GRACE = 1.0  # seconds for a worker to begin with a task it has been sent; more than any scheduler's delay
+_OVERSLEEP = 1.0  # seconds; more than this late, and the host was stopped or suspended rather than busy
+_MOST_FAILED_BOOTS = 3
+_MOST_FAILED_STARTS = 5
+_RETRY_DELAY = 0.05  # seconds after the first failed start, doubled with each further one
+
+
+class Supervisor:
+    """Runs the workers of one pool until there is nothing left to do."""
+
+    def __init__(self, state: PoolState, wakeup: Wakeup, delivery: Delivery, preparation: Preparation) -> None:
+        self._state = state
+        self._wakeup = wakeup
+        self._delivery = delivery
+        self._preparation = preparation
+        self._selector = selectors.PollSelector()
+        self._count = 0
+        self._janitor_fd = -1
+        self._planned: float | None = None
+        self._finished = False
+
+    # --- called by other threads, with the pool's lock held ---
+
+    def assign(self, worker: Worker, task: Task) -> None:
+        """Make this the worker's task; the caller then hands it over."""
+        now = time.monotonic()
+        task.state = TaskState.RUNNING
+        task.future.pid = worker.contained.pid
+        task.future._worker = worker
+        worker.task, worker.handed, worker.lost = task, now, 0.0
+        worker.runs += 1
+        worker.move(WorkerState.BUSY, None if task.timeout is None else now + task.timeout)
+
+    def must_wake_for(self, instant: float | None) -> bool:
+        """Return True if the supervisor sleeps past this instant."""
+        return instant is not None and (self._planned is None or instant < self._planned)
+
+    def request_kill(self, task: Task, reason: str) -> None:
+        """Have the worker that runs this task ended."""
+        for worker in self._state.workers.values():
+            if worker.task is task and worker.verdict is None:
+                worker.verdict = partial(outcomes.killed, reason)
+
+    # --- the thread ---
+
+    def run(self) -> None:
+        """Supervise until the pool is closed and nothing is left."""
+        self._selector.register(self._wakeup.fd, selectors.EVENT_READ, self._on_wakeup)
+        try:
+            while not self._finished:
+                self._turn()
+        except BaseException as error:  # a defect of ours: nobody may wait for ever because of it
+            _log.critical("the supervisor of a pool failed", exc_info=True)
+            self._give_up(error)
+        finally:
+            self._selector.close()
+
+    def _turn(self) -> None:
+        self._advance_endings()
+        now = time.monotonic()
+        with self._state.lock:
+            actions = decide(self._state, now)
+        for action in actions:
+            self._act(action)
+        if self._finished:
+            return
+        with self._state.lock:
+            self._planned = next_instant(self._state)
+        planned = self._planned
+        wait = None if planned is None else max(0.0, planned - time.monotonic())
+        if actions:
+            wait = 0.0  # what was done may call for more
+        events = self._selector.select(wait)
+        self._note_oversleep(planned)
+        for key, mask in events:
+            key.data(mask)
+
+    def _act(self, action: Action) -> None:
+        worker = action.worker
+        if worker is None:
+            _POOL_ACTIONS[action.do](self)
+        elif worker.contained.pidfd >= 0:
+            _WORKER_ACTIONS[action.do](self, worker)
+
+    def _note_oversleep(self, planned: float | None) -> None:
+        """If we were stopped past our plan, time did not pass for anybody: move what is due by as much.
+
+        Results that came in meanwhile are read before any deadline is looked at.
+        """
+        now = time.monotonic()
+        if planned is None or now - planned < _OVERSLEEP:
+            return
+        with self._state.lock:
+            for worker in self._state.workers.values():
+                worker.lost += now - planned
+                if worker.due is not None:
+                    worker.due += now - planned
+            if self._state.kill_at is not None:
+                self._state.kill_at += now - planned
+
+    # --- actions on the pool ---
+
+    def _give(self) -> None:
+        with self._state.lock:
+            worker = self._state.take_idle()
+            if worker is None:
+                return
+            while (task := self._state.take_waiting()) is not None:
+                if task.future.running() or task.future.set_running_or_notify_cancel():
+                    break  # running already: it had been sent to a worker that died before it began
+                task.state = TaskState.SETTLED
+            if task is None:
+                self._state.idle.append(worker)
+                return
+            self.assign(worker, task)
+        if not hand_over(worker, task):
+            self._watch_channel(worker)
+
+    def _start(self) -> None:
+        self._count += 1
+        try:
+            worker = self._launch()
+        except OSError as error:
+            self._on_failed_start(error)
+            return
+        except Exception as error:
+            self._break(0, f"starting a worker raised {type(error).__name__}: {error}", error)
+            return
+        self._state.failed_starts = 0
+        contained = worker.contained
+        worker.channel.send(Kind.INITIALIZE, 0, self._state.settings.initializer)
+        self._watch(worker, contained.pidfd, partial(self._on_death, worker))
+        self._watch_channel(worker)
+        self._watch_janitor()
+        with self._state.lock:
+            self._state.workers[worker.number] = worker
+
+    def _launch(self) -> Worker:
+        settings = self._state.settings
+        with contextlib.ExitStack() as undo:
+            channel = Channel()
+            undo.callback(channel.close)
+            with channel.theirs as theirs, contextlib.closing(StartRecord()) as record:
+                process = WorkerProcess(theirs.fileno(), record.fd, f"SafeProcessPoolWorker-{self._count}")
+                fds = (theirs.fileno(), record.fd, *settings.inherited_fds)
+                contained = launch(process, self._preparation, settings.environment, fds)
+            undo.pop_all()
+        return Worker(self._count, contained, channel, record, oom_kill_count())
+
+    def _on_failed_start(self, error: OSError) -> None:
+        """Want of descriptors, memory or processes passes: try again, unless nobody is left to wait for it."""
+        failures = self._state.failed_starts = self._state.failed_starts + 1
+        self._state.start_at = time.monotonic() + min(1.0, _RETRY_DELAY * 2**failures)
+        with self._state.lock:
+            if failures < _MOST_FAILED_STARTS or self._state.occupying():
+                return
+            self._state.failed_starts = 0
+            self._state.start_at = 0.0
+            stranded = self._take_all_waiting()
+        for task in stranded:
+            self._fail(task, partial(outcomes.not_started, error))
+
+    def _kill_all(self) -> None:
+        with self._state.lock:
+            self._state.kill_at = None
+            reason = self._state.kill_reason or "shutdown"
+            stranded = self._take_all_waiting(running=False)
+            workers = list(self._state.workers.values())
+        for task in stranded:
+            outcomes.cancel(task.future)
+        for worker in workers:
+            if worker.state is not WorkerState.ENDING:
+                worker.verdict = worker.verdict or partial(outcomes.killed, reason)
+                self._end(worker)
+
+    def _finish(self) -> None:
+        self._finished = True
+
+    # --- actions on one worker ---
+
+    def _condemn(self, worker: Worker) -> None:
+        """Past the deadline. From here on the outcome is fixed, whatever the task still manages to do."""
+        self._read(worker)  # a result that is already here wins
+        if worker.state is not WorkerState.BUSY:
+            return
+        now = time.monotonic()
+        worker.due = _deadline(worker)
+        if worker.due > now:
+            return
+        worker.verdict = outcomes.timed_out
+        worker.dump_limit = now + _DUMP_LIMIT
+        worker.move(WorkerState.DUMPING, worker.dump_limit)
+        if worker.contained.request_stack(STACK_SIGNAL):
+            self._watch(worker, worker.contained.stack_fd, partial(self._on_stack, worker))
+        else:
+            worker.due = now
+
+    def _stop(self, worker: Worker) -> None:
+        worker.contained.signal_group(signal.SIGTERM)
+        worker.move(WorkerState.STOPPING, time.monotonic() + self._state.settings.grace)
+
+    def _end(self, worker: Worker) -> None:
+        if worker.state is WorkerState.ENDING:
+            return
+        with self._state.lock:
+            worker.failed_boot = worker.state is WorkerState.STARTING
+            worker.move(WorkerState.ENDING)
+        self._unwatch_all(worker)
+        worker.ending = worker.contained.end_tree()
+        self._watch_ending(worker)
+
+    def _retire(self, worker: Worker) -> None:
+        with self._state.lock:
+            if worker.state not in (WorkerState.IDLE, WorkerState.STARTING):
+                return  # a submitting thread was quicker
+            worker.move(WorkerState.LEAVING, time.monotonic() + _LEAVE_LIMIT)
+            if worker in self._state.idle:
+                self._state.idle.remove(worker)
+        worker.channel.send(Kind.QUIT, 0)
+
+    # --- events ---
+
+    def _on_wakeup(self, _mask: int) -> None:
+        self._wakeup.clear()
+        with self._state.lock:
+            workers = list(self._state.workers.values())
+        for worker in workers:
+            if worker.state is WorkerState.BUSY and worker.verdict is not None:
+                self._end(worker)
+            elif worker.channel.has_outgoing:
+                self._watch_channel(worker)
+
+    def _on_channel(self, worker: Worker, mask: int) -> None:
+        if worker.state is WorkerState.ENDING:
+            return
+        if mask & selectors.EVENT_WRITE:
+            if worker.channel.flush():
+                self._watch_channel(worker)
+            worker.handed = time.monotonic()
+        if mask & selectors.EVENT_READ:
+            self._read(worker)
+
+    def _read(self, worker: Worker) -> None:
+        try:
+            frames, inflow = worker.channel.receive()
+        except ForeignBytesError as error:
+            worker.verdict = worker.verdict or partial(outcomes.died, f"Something wrote to its channel: {error}.")
+            self._end(worker)
+            return
+        for frame in frames:
+            self._on_frame(worker, frame)
+        if inflow is Inflow.CLOSED and worker.state is not WorkerState.ENDING:
+            self._unwatch(worker, worker.channel.fileno())
+            if not worker.contained.has_ended() and worker.state is not WorkerState.LEAVING:
+                worker.verdict = worker.verdict or partial(outcomes.died, "It had closed its channel to the pool.")
+                self._end(worker)
+
+    def _on_death(self, worker: Worker, _mask: int) -> None:
+        if worker.state is WorkerState.ENDING:
+            return
+        try:
+            frames = worker.channel.receive_rest()
+        except ForeignBytesError:
+            frames = []
+        for frame in frames:
+            self._on_frame(worker, frame)
+        if worker.verdict is None:
+            worker.verdict = partial(outcomes.died, "")
+        self._end(worker)
+
+    def _on_stack(self, worker: Worker, _mask: int) -> None:
+        news = worker.contained.read_stack()
+        worker.stack += news
+        if not news:
+            self._unwatch(worker, worker.contained.stack_fd)
+        if worker.state is WorkerState.DUMPING:
+            worker.due = min(worker.dump_limit, time.monotonic() + _DUMP_PAUSE)
+
+    def _on_frame(self, worker: Worker, frame: Frame) -> None:
+        if frame.kind is Kind.READY:
+            self._on_ready(worker)
+        elif frame.kind is Kind.UNFIT:
+            worker.unfit = frame.payload
+        elif worker.task is None or frame.task != worker.task.number or worker.state is WorkerState.ENDING:
+            return  # the outcome is fixed already
+        elif worker.state is WorkerState.BUSY and worker.verdict is None:
+            self._on_outcome(worker, worker.task, frame)
+        else:
+            worker.due = time.monotonic()  # condemned, and its task has come to an end: no need to wait out the grace
+
+    def _on_ready(self, worker: Worker) -> None:
+        self._state.failed_boots = 0
+        if worker.state is WorkerState.STARTING:
+            self._make_idle(worker)
+
+    def _on_outcome(self, worker: Worker, task: Task, frame: Frame) -> None:
+        with self._state.lock:
+            self._part(worker, task)
+            if frame.kind is not Kind.PLAIN_RESULT:
+                worker.undelivered += 1
+        self._make_idle(worker)
+        if frame.kind is Kind.PLAIN_RESULT:
+            task.future.set_result(pickle.loads(frame.payload))
+        else:
+            self._delivery.put(partial(self._deliver, worker, task, frame))
+
+    def _part(self, worker: Worker, task: Task) -> None:
+        """The task's run is over, one way or another."""
+        task.state = TaskState.SETTLED
+        task.payload = b""
+        task.future._started_at, task.future._worker = worker.begun_at(), None
+        worker.task = None
+
+    def _make_idle(self, worker: Worker) -> None:
+        with self._state.lock:
+            worker.move(WorkerState.IDLE)
+            self._state.idle.append(worker)
+
+    def _deliver(self, worker: Worker, task: Task, frame: Frame) -> None:
+        """In the delivery thread: rebuild what the worker sent."""
+        try:
+            settle = outcomes.rebuild(task, frame)
+        finally:
+            with self._state.lock:
+                worker.undelivered -= 1
+        settle()
+        self._wakeup.set()
+
+    # --- endings ---
+
+    def _advance_endings(self) -> None:
+        for worker in list(self._state.workers.values()):
+            if worker.ending is not None:
+                if worker.ending.advance():
+                    self._bury(worker)
+                else:
+                    self._watch_ending(worker)
+
+    def _watch_ending(self, worker: Worker) -> None:
+        assert worker.ending is not None
+        worker.due = worker.ending.wake_at
+        wanted = set(worker.ending.pidfds())
+        for fd in worker.watched - wanted:
+            self._unwatch(worker, fd)
+        for fd in wanted - worker.watched:
+            self._watch(worker, fd, _ignore)
+
+    def _bury(self, worker: Worker) -> None:
+        """Nothing is left of the tree: reap, settle, forget."""
+        assert worker.ending is not None
+        self._unwatch_all(worker)
+        worker.ending.close()
+        begun = worker.begun_at()
+        obituary = Obituary(
+            pid=worker.contained.pid,
+            exitcode=worker.contained.exit_status(),
+            ended=tuple(EndedProcess(*remains) for remains in worker.ending.ended),
+            elapsed=None if begun is None else time.monotonic() - begun,
+            stack=worker.stack.decode(errors="replace"),
+            oom=_oom_since(worker.oom_kills),
+        )
+        worker.contained.release()
+        worker.channel.close()
+        with self._state.lock:
+            del self._state.workers[worker.number]
+            task = worker.task
+            if task is not None:
+                self._part(worker, task)
+                if begun is None and worker.verdict is None:  # sent, but never begun: it was no fault of the task's
+                    self._state.put_back(task)
+        if task is not None and task.state is TaskState.SETTLED:
+            self._fail(task, partial(worker.verdict or partial(outcomes.died, ""), end=obituary))
+        if worker.failed_boot and not self._state.closing:
+            self._on_failed_boot(worker, obituary)
+
+    def _on_failed_boot(self, worker: Worker, obituary: Obituary) -> None:
+        self._state.failed_boots += 1
+        if self._state.failed_boots >= _MOST_FAILED_BOOTS:
+            if worker.unfit:
+                self._break(self._state.failed_boots, "its initializer raised", worker.unfit)
+            else:
+                cause = outcomes.died_while_starting(obituary)
+                self._break(self._state.failed_boots, f"it {describe_exit(obituary.exitcode)}", cause)
+
+    def _break(self, attempts: int, reason: str, cause: bytes | BaseException) -> None:
+        """No worker can be had: fail what waits, and whatever comes."""
+        if not self._state.breaking:
+            self._state.breaking = True
+            self._delivery.put(partial(self._complete_break, attempts, reason, cause))
+
+    def _complete_break(self, attempts: int, reason: str, cause: bytes | BaseException) -> None:
+        """In the delivery thread, since the cause has to be unpickled."""
+        if isinstance(cause, bytes):
+            cause = outcomes.unpack_exception(cause, lambda: "the initializer")
+        broken = outcomes.broken(attempts, reason, cause)
+        with self._state.lock:
+            self._state.broken = broken
+            stranded = self._take_all_waiting()
+        for task in stranded:
+            outcomes.fail(task, lambda: outcomes.broken(attempts, reason, cause))
+        self._wakeup.set()
+
+    def _give_up(self, error: BaseException) -> None:
+        broken = InitializerError(attempts=0, reason=f"the supervisor failed: {error!r} (a defect of safepool)")
+        with self._state.lock:
+            self._state.breaking, self._state.broken = True, broken
+            stranded = self._take_all_waiting()
+            workers = list(self._state.workers.values())
+            self._state.workers.clear()
+        for worker in workers:
+            if worker.task is not None:
+                stranded.append(worker.task)
+            worker.contained.end_tree().run()
+            worker.contained.release()
+        for task in stranded:
+            self._fail(task, lambda _task: broken)
+
+    def _take_all_waiting(self, *, running: bool = True) -> list[Task]:
+        """Empty the queue; the tasks are the caller's to settle (``running``: as if they had been started)."""
+        taken = []
+        while (task := self._state.take_waiting()) is not None:
+            task.state = TaskState.SETTLED
+            if not running or task.future.set_running_or_notify_cancel():
+                taken.append(task)
+        return taken
+
+    def _fail(self, task: Task, error: Callable[[Task], BaseException]) -> None:
+        self._delivery.put(partial(outcomes.fail, task, lambda: error(task)))
+
+    # --- the selector ---
+
+    def _watch(self, worker: Worker, fd: int, on_event: Callable[[int], None]) -> None:
+        self._selector.register(fd, selectors.EVENT_READ, on_event)
+        worker.watched.add(fd)
+
+    def _watch_channel(self, worker: Worker) -> None:
+        if worker.state is WorkerState.ENDING:
+            return
+        events = selectors.EVENT_READ | (selectors.EVENT_WRITE if worker.channel.has_outgoing else 0)
+        fd = worker.channel.fileno()
+        if fd in worker.watched:
+            self._selector.modify(fd, events, partial(self._on_channel, worker))
+        else:
+            self._selector.register(fd, events, partial(self._on_channel, worker))
+            worker.watched.add(fd)
+
+    def _watch_janitor(self) -> None:
+        fd = janitor().life_fd
+        if fd != self._janitor_fd:
+            if self._janitor_fd >= 0:
+                self._selector.unregister(self._janitor_fd)
+            self._janitor_fd = fd
+            self._selector.register(fd, selectors.EVENT_READ, self._on_janitor)
+
+    def _on_janitor(self, _mask: int) -> None:
+        janitor().ensure()
+        self._watch_janitor()
+
+    def _unwatch(self, worker: Worker, fd: int) -> None:
+        if fd in worker.watched:
+            worker.watched.discard(fd)
+            self._selector.unregister(fd)
+
+    def _unwatch_all(self, worker: Worker) -> None:
+        for fd in list(worker.watched):
+            self._unwatch(worker, fd)
+
+
+def hand_over(worker: Worker, task: Task) -> bool:
+    """Send a worker the task that was assigned to it; return False if some of it is still to be sent."""
+    return worker.channel.send(Kind.RUN, task.number, task.payload)
+
+
+def _deadline(worker: Worker) -> float:
+    """Return when its task's time is up, now that it can be known when it began.
+
+    A task that has not begun although all of it was sent, its worker being stopped for instance, gets its limit from
+    the last byte on, and a grace.
+    """
+    assert worker.task is not None and worker.task.timeout is not None
+    begun = worker.begun_at()
+    start = worker.handed + _START_GRACE if begun is None else begun
+    return start + worker.lost + worker.task.timeout
+
+
+def _ignore(_mask: int) -> None:
+    """A pidfd of a dying tree: the next turn looks at all of them."""
+
+
+def _oom_since(before: int | None) -> bool | None:
+    now = oom_kill_count()
+    return None if before is None or now is None else now > before
+
+
+_POOL_ACTIONS: dict[Do, Callable[[Supervisor], None]] = {
+    Do.GIVE: Supervisor._give,
+    Do.START: Supervisor._start,
+    Do.KILL_ALL: Supervisor._kill_all,
+    Do.FINISH: Supervisor._finish,
+}
+_WORKER_ACTIONS: dict[Do, Callable[[Supervisor, Worker], None]] = {
+    Do.CONDEMN: Supervisor._condemn,
+    Do.STOP: Supervisor._stop,
+    Do.END: Supervisor._end,
+    Do.RETIRE: Supervisor._retire,
+}

@@ -1,0 +1,59 @@
+"""A task: one submitted call, from the door to its outcome."""
+
+from __future__ import annotations
+
+import enum
+import reprlib
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from safepool._pool.future import SafeFuture
+
+__all__ = ["Task", "TaskState"]
+
+_short = reprlib.Repr()
+_short.maxstring = _short.maxother = 40
+_MOST_ARGUMENTS = 4
+
+
+class TaskState(enum.Enum):
+    """Where a task is; it is in exactly one place, and never goes back."""
+
+    WAITING = "waiting"
+    RUNNING = "running"
+    SETTLED = "settled"
+
+
+@dataclass(eq=False)
+class Task:
+    """One call and its future.
+
+    ``state`` changes under the pool's lock only; whoever moves it to SETTLED, and nobody else, gives the future its
+    outcome.
+    """
+
+    number: int
+    future: SafeFuture[Any]
+    call: tuple[Callable[..., Any], tuple[Any, ...], dict[str, Any]]
+    payload: memoryview | bytes
+    timeout: float | None
+    state: TaskState = field(default=TaskState.WAITING)
+
+    def describe(self) -> str:
+        """Return the call as text, arguments shortened. Runs the arguments' own ``__repr__``."""
+        fn, args, kwargs = self.call
+        name = getattr(fn, "__qualname__", None) or type(fn).__name__
+        shown = [_repr(arg) for arg in args[:_MOST_ARGUMENTS]]
+        shown += [f"{key}={_repr(value)}" for key, value in list(kwargs.items())[:_MOST_ARGUMENTS]]
+        if len(shown) < len(args) + len(kwargs):
+            shown.append("...")
+        return f"{name}({', '.join(shown)})"
+
+
+def _repr(value: object) -> str:
+    try:
+        return _short.repr(value)
+    except Exception:  # user code; the text is a courtesy
+        return f"<{type(value).__name__}>"

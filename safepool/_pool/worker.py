@@ -1,0 +1,97 @@
+"""A worker as the host knows it: where it is in its life, what it runs, until when.
+
+The life is a table: a move that is not in it is a defect, and raises before anything has changed.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from safepool._os.contained import ContainedProcess
+from safepool._os.process_tree import TreeEnding
+from safepool._pool.task import Task
+from safepool._worker.channel import Channel
+from safepool._worker.record import StartRecord
+from safepool.errors import EndedProcess
+
+__all__ = ["Obituary", "Worker", "WorkerState"]
+
+
+class WorkerState(enum.Enum):
+    """Where a worker is in its life."""
+
+    STARTING = "starting"  # not ready yet: interpreter, __main__, initializer
+    IDLE = "idle"
+    BUSY = "busy"
+    DUMPING = "dumping"  # past its deadline: its stacks are being written
+    STOPPING = "stopping"  # past its deadline: it has been sent SIGTERM
+    LEAVING = "leaving"  # told to leave: exit handlers are running
+    ENDING = "ending"  # its tree is being ended, or is dead and being swept up
+
+    __hash__ = object.__hash__  # members are singletons: the identity is quicker than the base class's hash of the name
+
+
+_S = WorkerState
+_MOVES = {
+    _S.STARTING: {_S.IDLE, _S.LEAVING, _S.ENDING},
+    _S.IDLE: {_S.BUSY, _S.LEAVING, _S.ENDING},
+    _S.BUSY: {_S.IDLE, _S.DUMPING, _S.ENDING},
+    _S.DUMPING: {_S.STOPPING, _S.ENDING},
+    _S.STOPPING: {_S.ENDING},
+    _S.LEAVING: {_S.ENDING},
+    _S.ENDING: set(),
+}
+OCCUPYING = frozenset({_S.STARTING, _S.IDLE, _S.BUSY, _S.DUMPING, _S.STOPPING})
+
+
+@dataclass(frozen=True)
+class Obituary:
+    """What is known of a worker once nothing is left of it."""
+
+    pid: int
+    exitcode: int | None
+    ended: tuple[EndedProcess, ...]
+    elapsed: float | None
+    stack: str
+    oom: bool | None
+
+
+Verdict = Callable[[Task, Obituary], BaseException]  # why a worker was ended, as the error its task gets
+
+
+@dataclass(eq=False)
+class Worker:
+    """The host's record of one worker."""
+
+    number: int
+    contained: ContainedProcess
+    channel: Channel
+    record: StartRecord
+    oom_kills: int | None
+    state: WorkerState = WorkerState.STARTING
+    task: Task | None = None
+    handed: float = 0.0  # when the last bytes of the task were sent
+    lost: float = 0.0  # seconds that the host was stopped or suspended meanwhile: they do not count
+    due: float | None = None  # when something must happen if nothing else does: deadline, end of a grace
+    dump_limit: float = 0.0
+    runs: int = 0  # tasks given to it so far
+    undelivered: int = 0  # results of its that the host has not unpickled yet: until then it must not leave
+    failed_boot: bool = False  # it came to its end before it was ready
+    unfit: bytes = b""  # what its initializer raised
+    stack: bytearray = field(default_factory=bytearray)
+    verdict: Verdict | None = None
+    ending: TreeEnding | None = None
+    watched: set[int] = field(default_factory=set)
+
+    def begun_at(self) -> float | None:
+        """Return when its task began; None if it has not begun, or there is none."""
+        return None if self.task is None else self.record.begun_at(self.task.number)
+
+    def move(self, to: WorkerState, due: float | None = None) -> None:
+        """Go on to the next state of its life, where ``due`` is when it must be over."""
+        if to not in _MOVES[self.state]:
+            raise AssertionError(f"worker {self.contained.pid} cannot go from {self.state} to {to}")
+        self.state = to
+        self.due = due

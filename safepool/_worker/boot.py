@@ -1,0 +1,40 @@
+"""The first code that runs in a contained process, before anything of the user's.
+
+1. Hold on to the lifeline and the switch (``_os.lifeline``).
+2. Let faulthandler write stacks to the switch when the host asks: a signal handler in C, so it works while the GIL
+   is held, in a loop in C, in a regex.
+3. Go on as multiprocessing's own spawn does: preparation data, ``__main__``, then the process object.
+"""
+
+from __future__ import annotations
+
+import faulthandler
+import os
+import signal
+import sys
+from typing import NoReturn
+
+from safepool._os import lifeline
+
+__all__ = ["STACK_SIGNAL", "main"]
+
+STACK_SIGNAL = signal.SIGRTMAX - 7  # near the end of the range that nothing claims; glibc takes from its beginning
+
+
+def main(lifeline_fd: int, switch_fd: int, program_fd: int, tracker_fd: int) -> NoReturn:
+    """Run the program that the host wrote into ``program_fd``; never returns."""
+    lifeline.adopt_lifeline(lifeline_fd)
+    lifeline.adopt_switch(switch_fd)
+    faulthandler.register(STACK_SIGNAL, file=switch_fd, all_threads=True)
+    os.register_at_fork(after_in_child=_forget_stacks)
+    os.set_inheritable(program_fd, False)
+
+    from multiprocessing import resource_tracker, spawn
+
+    resource_tracker._resource_tracker._fd = tracker_fd  # type: ignore[attr-defined]  # as spawn_main does
+    sys.exit(spawn._main(program_fd, lifeline_fd))  # type: ignore[attr-defined]  # the lifeline ends with the host
+
+
+def _forget_stacks() -> None:
+    """A forked child has no switch: its stacks would go to whatever is given the number next."""
+    faulthandler.unregister(STACK_SIGNAL)

@@ -1,0 +1,119 @@
+"""The host's end of one worker's socket pair; never blocks.
+
+Written by whichever thread gave the worker its task, and by the supervisor, which sends what did not fit. The lock
+is held for one ``send`` at a time; it also keeps the descriptor from being closed under a sender, whose bytes would
+go to whoever is given the number next.
+"""
+
+from __future__ import annotations
+
+import enum
+import socket
+import threading
+from collections import deque
+
+from safepool._worker.framing import Frame, FrameReader, Kind, header
+
+__all__ = ["Channel", "Inflow"]
+
+_RECEIVE_SIZE = 1 << 18  # bytes per read
+_MOST_PER_TURN = 64  # reads, so that one worker's 300 MB result does not hold up another's deadline
+_JOINED_SIZE = 1 << 16  # bytes; up to here one copy costs less than a second system call
+
+
+class Inflow(enum.Enum):
+    """What is to be expected of a channel after a read."""
+
+    MORE = "there may be more at once"
+    DRAINED = "nothing more for now"
+    CLOSED = "nothing more ever"
+
+
+class Channel:
+    """Frames to and from one worker."""
+
+    def __init__(self) -> None:
+        ours, self.theirs = socket.socketpair()
+        ours.setblocking(False)
+        self._socket = ours
+        self._reader = FrameReader()
+        self._outgoing: deque[memoryview] = deque()
+        self._lock = threading.Lock()
+
+    def fileno(self) -> int:
+        """Return the descriptor, for a selector."""
+        return self._socket.fileno()
+
+    @property
+    def has_outgoing(self) -> bool:
+        """True while something is still to be sent: wait until the channel is writable, then ``flush``."""
+        return bool(self._outgoing)
+
+    def send(self, kind: Kind, task: int, content: bytes | memoryview = b"") -> bool:
+        """Send a frame, as far as it fits; return True if all of it went."""
+        head = header(kind, task, len(content))
+        with self._lock:
+            if len(content) <= _JOINED_SIZE:
+                self._outgoing.append(memoryview(head + content))
+            else:
+                self._outgoing.append(memoryview(head))
+                self._outgoing.append(memoryview(content))
+            return self._flush()
+
+    def flush(self) -> bool:
+        """Send what is left, as far as it fits; return True if nothing is."""
+        with self._lock:
+            return self._flush()
+
+    def receive(self) -> tuple[list[Frame], Inflow]:
+        """Return the frames that have come in, and what can be expected of the channel.
+
+        Raises:
+            ForeignBytesError: Something else than a worker has written to the channel.
+        """
+        frames: list[Frame] = []
+        for _ in range(_MOST_PER_TURN):
+            try:
+                piece = self._socket.recv(_RECEIVE_SIZE)
+            except BlockingIOError:
+                return frames, Inflow.DRAINED
+            except OSError:  # reset: the other end died with our bytes unread
+                return frames, Inflow.CLOSED
+            if not piece:
+                return frames, Inflow.CLOSED
+            frames += self._reader.feed(piece)
+        return frames, Inflow.MORE
+
+    def receive_rest(self) -> list[Frame]:
+        """Return every whole frame that a dead worker has left; a torn one counts for nothing.
+
+        Never waits for the end of the stream, which a descendant may hold open.
+        """
+        rest: list[Frame] = []
+        inflow = Inflow.MORE
+        while inflow is Inflow.MORE:
+            frames, inflow = self.receive()
+            rest += frames
+        return rest
+
+    def close(self) -> None:
+        """Close our end; what was still to be sent is dropped."""
+        with self._lock:
+            self._outgoing.clear()
+            self._socket.close()
+
+    def _flush(self) -> bool:
+        while self._outgoing:
+            piece = self._outgoing[0]
+            try:
+                sent = self._socket.send(piece)
+            except BlockingIOError:
+                return False
+            except OSError:  # the worker is dead or has closed its end: its pidfd will say so
+                self._outgoing.clear()
+                return True
+            if sent == len(piece):
+                self._outgoing.popleft()
+            else:
+                self._outgoing[0] = piece[sent:]
+        return True

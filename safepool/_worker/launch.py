@@ -1,0 +1,123 @@
+"""Start a contained process from a multiprocessing process object, as spawn does, but never blocking on the child.
+
+The child reads its program (preparation data and the process object) from a memory file that is complete before
+the child exists: a child that dies while starting, or is slow to, holds nobody up.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from multiprocessing import context, get_start_method, popen_spawn_posix, resource_tracker, set_start_method, spawn
+from multiprocessing.process import BaseProcess
+from multiprocessing.reduction import ForkingPickler
+from typing import Any
+
+from safepool._os.contained import ContainedProcess
+from safepool._os.contained import spawn as spawn_contained
+from safepool._os.janitor import PACKAGE_ROOT
+
+__all__ = ["Preparation", "SpawnWindow", "launch", "spawn_window"]
+
+_STUB = (
+    "import sys; sys.path.insert(0, {root!r}); from safepool._worker.boot import main; del sys.path[0]; "
+    "main({lifeline}, {switch}, {program}, {tracker})"
+)
+
+
+class SpawnWindow:
+    """Stands for the process to be while something meant for it is pickled: locks and connections insist on one."""
+
+    DupFd = popen_spawn_posix._DupFd  # type: ignore[attr-defined]  # what its Popen uses
+
+    def __init__(self) -> None:
+        self.fds: list[int] = []
+
+    def duplicate_for_child(self, fd: int) -> int:
+        """Have the child inherit this descriptor under the same number."""
+        self.fds.append(fd)
+        return fd
+
+
+@contextlib.contextmanager
+def spawn_window() -> Iterator[SpawnWindow]:
+    """Within this block, whatever may only be pickled for a process that is being started can be pickled."""
+    window = SpawnWindow()
+    context.set_spawning_popen(window)  # type: ignore[attr-defined]  # typeshed omits it
+    try:
+        yield window
+    finally:
+        context.set_spawning_popen(None)  # type: ignore[attr-defined]
+
+
+class Preparation:
+    """What a worker must know of its host before anything else: ``__main__``, sys.path, argv, directory."""
+
+    def __init__(self) -> None:
+        spawn._check_not_importing_main()  # type: ignore[attr-defined]  # the error for unguarded scripts
+        chosen = get_start_method(allow_none=True)
+        try:
+            self._facts: dict[str, Any] = spawn.get_preparation_data("")
+        finally:
+            if chosen is None:  # the call above fixes the program's start method, which is not ours to do
+                set_start_method(None, force=True)
+        self._facts["start_method"] = "spawn"  # never "loky": children of the child would not know it
+        self.imports_main = "init_main_from_name" in self._facts or "init_main_from_path" in self._facts
+
+    def current(self, name: str) -> dict[str, Any]:
+        """Return the facts as they are now, for a process of this name."""
+        facts = spawn_facts() | {"name": name}
+        return {**self._facts, **facts}
+
+
+def spawn_facts() -> dict[str, Any]:
+    """Return those facts that may change between one start and the next."""
+    import sys
+
+    facts: dict[str, Any] = {"sys_path": [os.getcwd() if entry == "" else entry for entry in sys.path]}
+    with contextlib.suppress(FileNotFoundError):  # the directory was removed: the child stays where it is born
+        facts["dir"] = os.getcwd()
+    return facts
+
+
+def launch(
+    process: BaseProcess, preparation: Preparation, environment: Mapping[str, str], pass_fds: Sequence[int] = ()
+) -> ContainedProcess:
+    """Start a contained process that runs this process object.
+
+    Raises:
+        OSError: It could not be started.
+        Exception: What pickling the process object raised.
+    """
+    with spawn_window() as window:
+        program = io.BytesIO()
+        ForkingPickler(program).dump(preparation.current(process.name))
+        ForkingPickler(program).dump(process)
+    tracker_fd = resource_tracker.getfd()
+    program_fd = os.memfd_create("safepool-program", os.MFD_CLOEXEC)
+    try:
+        with open(program_fd, "wb", closefd=False) as file:
+            file.write(program.getbuffer())
+        os.lseek(program_fd, 0, os.SEEK_SET)  # the child shares our position
+
+        def command(lifeline: int, switch: int) -> list[str | bytes]:
+            return _command_line(
+                _STUB.format(
+                    root=PACKAGE_ROOT, lifeline=lifeline, switch=switch, program=program_fd, tracker=tracker_fd
+                )
+            )
+
+        return spawn_contained(command, environment, (program_fd, tracker_fd, *window.fds, *pass_fds))
+    finally:
+        os.close(program_fd)
+
+
+def _command_line(stub: str) -> list[str | bytes]:
+    line: list[str | bytes] = list(spawn.get_command_line())
+    try:
+        line[line.index("-c") + 1] = stub
+    except ValueError:
+        raise NotImplementedError("safepool cannot start workers from a frozen executable") from None
+    return line

@@ -1,0 +1,62 @@
+"""Values to bytes and back.
+
+By reference with ``pickle`` where the other side can import what is meant, by value with ``cloudpickle`` where it
+cannot: lambdas, closures, classes defined in functions, and everything in a ``__main__`` that workers cannot import
+(``python -c``, standard input, a REPL, a notebook).
+
+Types with a multiprocessing reducer keep it (locks, connections, sockets, tensors): both picklers consult
+``ForkingPickler``'s registry.
+"""
+
+from __future__ import annotations
+
+import io
+import pickle
+from collections import ChainMap
+from multiprocessing.reduction import ForkingPickler
+from typing import Any
+
+__all__ = ["dumps", "dumps_by_value", "is_plain", "loads"]
+
+_PLAIN_TYPES = frozenset({type(None), bool, int, float, complex, str, bytes})
+_PLAIN_SIZE = 1 << 16  # bytes; a larger one takes long enough to be somebody else's business
+
+loads = pickle.loads
+
+
+def dumps(value: object) -> memoryview:
+    """Pickle, by reference where possible.
+
+    Raises:
+        Exception: What ``pickle`` raised, if ``cloudpickle`` could not do it either.
+    """
+    try:
+        return _dumps_by_reference(value)
+    except Exception as error:
+        try:
+            return dumps_by_value(value)
+        except Exception:
+            raise error from None
+
+
+def dumps_by_value(value: object) -> memoryview:
+    """Pickle with ``cloudpickle``: what stands in ``__main__`` or cannot be imported travels by value."""
+    import cloudpickle  # lazily: most workers never need it
+
+    file = io.BytesIO()
+    pickler = cloudpickle.Pickler(file, protocol=pickle.HIGHEST_PROTOCOL)
+    extra: dict[type, Any] = ForkingPickler._extra_reducers  # type: ignore[attr-defined]  # typeshed omits it
+    pickler.dispatch_table = ChainMap(extra, cloudpickle.Pickler.dispatch_table)
+    pickler.dump(value)
+    return file.getbuffer()
+
+
+def is_plain(value: object, size: int) -> bool:
+    """Return True if unpickling this value runs no code of the user's and takes no time to speak of."""
+    return type(value) in _PLAIN_TYPES and size <= _PLAIN_SIZE
+
+
+def _dumps_by_reference(value: object) -> memoryview:
+    file = io.BytesIO()
+    ForkingPickler(file, pickle.HIGHEST_PROTOCOL).dump(value)
+    return file.getbuffer()

@@ -1,0 +1,129 @@
+"""The worker: receive a call, run it, send back what came of it.
+
+One channel to the host and nobody else on it; no lock, no queue, nothing shared with other workers. Everything that
+a call can raise, SystemExit and KeyboardInterrupt included, is its outcome; what ends the worker is only the host's
+word, the end of the channel, or a fault.
+"""
+
+from __future__ import annotations
+
+import os
+import pickle
+import signal
+import socket
+import traceback
+from multiprocessing.context import SpawnProcess
+from types import FrameType
+from typing import Any
+
+from safepool._worker import payload
+from safepool._worker.framing import Frame, FrameReader, Kind, header
+from safepool._worker.record import StartRecord
+
+__all__ = ["WorkerProcess"]
+
+_RECEIVE_SIZE = 1 << 18  # bytes per read: the usual size of a socket's buffer
+_JOINED_SIZE = 1 << 16  # bytes; up to here one copy costs less than a second system call
+
+
+class WorkerProcess(SpawnProcess):
+    """A worker as multiprocessing sees it; not daemonic, so that tasks may start processes of their own."""
+
+    def __init__(self, channel_fd: int, record_fd: int, name: str) -> None:
+        super().__init__(name=name, daemon=False)
+        self._channel_fd = channel_fd
+        self._record_fd = record_fd
+
+    def run(self) -> None:
+        """Serve until the host says to leave."""
+        os.set_inheritable(self._channel_fd, False)
+        with socket.socket(fileno=self._channel_fd) as channel:
+            record = StartRecord(self._record_fd)
+            record.close()
+            _Server(channel, record).serve()
+
+
+class _Server:
+    def __init__(self, channel: socket.socket, record: StartRecord) -> None:
+        self._channel = channel
+        self._record = record
+        self._reader = FrameReader()
+        self._pid = os.getpid()
+        self._in_task = False
+        signal.signal(signal.SIGINT, self._on_interrupt)
+
+    def serve(self) -> None:
+        while True:
+            piece = self._channel.recv(_RECEIVE_SIZE)
+            if not piece:
+                return  # the host has closed the channel; its death would have ended us
+            for frame in self._reader.feed(piece):
+                if not self._obey(frame):
+                    return
+            del piece
+
+    def _obey(self, frame: Frame) -> bool:
+        if frame.kind is Kind.QUIT:
+            return False
+        if frame.kind is Kind.INITIALIZE:
+            return self._initialize(frame)
+        kind, answer = self._run(frame)
+        if os.getpid() != self._pid:
+            os._exit(0)  # a child that the task forked has come back through it: the channel is its parent's
+        self._send(kind, frame.task, answer)
+        return True
+
+    def _initialize(self, frame: Frame) -> bool:
+        """Run the initializer, if there is one; a worker whose initializer raised says so and leaves."""
+        kind, answer = self._run(frame) if frame.payload else (Kind.READY, b"")
+        if kind is Kind.RAISED:
+            self._send(Kind.UNFIT, 0, answer)
+            return False
+        self._send(Kind.READY, 0, b"")
+        return True
+
+    def _run(self, frame: Frame) -> tuple[Kind, bytes | memoryview]:
+        try:
+            self._record.note(frame.task)
+            self._in_task = True
+            fn, args, kwargs = pickle.loads(frame.payload)
+            value = fn(*args, **kwargs)
+            answer = payload.dumps(value)
+            self._in_task = False
+        except BaseException as error:
+            self._in_task = False
+            return Kind.RAISED, _describe(error)
+        return (Kind.PLAIN_RESULT if payload.is_plain(value, len(answer)) else Kind.RESULT), answer
+
+    def _send(self, kind: Kind, task: int, content: bytes | memoryview) -> None:
+        head = header(kind, task, len(content))
+        if len(content) <= _JOINED_SIZE:
+            self._channel.sendall(head + content)
+        else:
+            self._channel.sendall(head)
+            self._channel.sendall(content)
+
+    def _on_interrupt(self, _signum: int, _frame: FrameType | None) -> None:
+        """SIGINT is meant for a task; between tasks it must not tear a frame."""
+        if self._in_task:
+            raise KeyboardInterrupt
+
+
+def _describe(error: BaseException) -> memoryview:
+    """Pack an exception so that something of it arrives whatever its class does: itself, its name, its traceback."""
+    inner = error.__traceback__.tb_next if error.__traceback__ else None  # without our own frame
+    text = "".join(traceback.format_exception(type(error), error, inner))
+    try:
+        itself = bytes(payload.dumps(error))
+        reason = ""
+    except Exception as failure:  # its class defines how it is pickled, so anything may be raised
+        itself = b""
+        reason = f"pickling it raised {type(failure).__name__}: {failure}"
+    return payload.dumps((itself, reason, _one_line(error), text))
+
+
+def _one_line(error: BaseException) -> str:
+    try:
+        return f"{type(error).__name__}: {error}"
+    except Exception:  # its __str__ is user code, too
+        return type(error).__name__

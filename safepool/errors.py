@@ -1,0 +1,264 @@
+"""Every exception that safepool raises on its own account.
+
+Each stays catchable as the standard library's: code written for ``ProcessPoolExecutor`` that catches
+``BrokenProcessPool`` or ``TimeoutError`` goes on working. A task's own exception is never wrapped: it arrives as
+it was raised, with the worker's traceback as its ``__cause__``.
+
+All of them survive pickling (a nested pool's error travels through the outer pool), which is why the fields are
+passed to ``__init__`` by name and restored by ``__reduce__``.
+"""
+
+from __future__ import annotations
+
+import concurrent.futures
+import signal
+from concurrent.futures.process import BrokenProcessPool
+from typing import Any, NamedTuple
+
+__all__ = [
+    "EndedProcess",
+    "InitializerError",
+    "RemoteTraceback",
+    "TaskKilledError",
+    "TaskTimeoutError",
+    "TransferError",
+    "WorkerDiedError",
+]
+
+# One class from Python 3.11 on; two unrelated ones before, and callers catch either.
+_Timeout: tuple[type[BaseException], ...] = tuple(dict.fromkeys((concurrent.futures.TimeoutError, TimeoutError)))
+
+
+class EndedProcess(NamedTuple):
+    """A process that was ended together with a worker."""
+
+    pid: int
+    command: str
+
+    def __str__(self) -> str:
+        return f"{self.command} (pid {self.pid})"
+
+
+class RemoteTraceback(Exception):
+    """The traceback as the worker printed it; it rides as the ``__cause__`` of a task's own exception."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__(text)
+        self.text = text
+
+    def __str__(self) -> str:
+        return f'\n"""\n{self.text}"""'
+
+
+class _Described:
+    """Exceptions that are made of named facts: one message, attributes, and a pickle that keeps both."""
+
+    _facts: dict[str, Any]
+
+    def _describe(self, message: str, facts: dict[str, Any]) -> None:
+        self._facts = facts
+        self.args = (message,)
+        for name, fact in facts.items():
+            setattr(self, name, fact)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _rebuild, (type(self), self._facts), {"__notes__": notes} if (
+            notes := getattr(self, "__notes__", None)
+        ) else None
+
+
+def _rebuild(kind: type[Any], facts: dict[str, Any]) -> Any:
+    return kind(**facts)
+
+
+class WorkerDiedError(_Described, BrokenProcessPool):
+    """The worker that was running this task died: a crash, an exit, a signal from outside, the OOM killer.
+
+    It is the outcome of that one task. The pool goes on with a fresh worker, and no other task is affected:
+    here this class differs from its base, after which the standard library's pool is unusable.
+
+    You do not get this when the task raised (you get what it raised), when its deadline passed
+    (``TaskTimeoutError``) or when it was ended on request (``TaskKilledError``).
+
+    Attributes:
+        task: The call, with its arguments shortened, or None if the worker had none.
+        pid: Process id of the worker, which is gone.
+        exitcode: Exit status, or minus the number of the signal that ended it; None if it could not be read.
+        elapsed: Seconds from the task's start to the death, or None.
+        ended: Processes that were ended with the worker.
+        oom: True if the kernel's OOM killer was active in this control group meanwhile; None if not known.
+        detail: What else is known, as text.
+    """
+
+    task: str | None
+    pid: int | None
+    exitcode: int | None
+    elapsed: float | None
+    ended: tuple[EndedProcess, ...]
+    oom: bool | None
+    detail: str
+
+    def __init__(
+        self,
+        *,
+        task: str | None = None,
+        pid: int | None = None,
+        exitcode: int | None = None,
+        elapsed: float | None = None,
+        ended: tuple[EndedProcess, ...] = (),
+        oom: bool | None = None,
+        detail: str = "",
+    ) -> None:
+        facts = locals().copy()
+        facts.pop("self")
+        facts.pop("__class__", None)
+        where = f" while it ran {task}" if task else ""
+        after = f" after {elapsed:.3g} s" if elapsed is not None else ""
+        lines = [f"worker {pid} {describe_exit(exitcode)}{where}{after}."]
+        if detail:
+            lines.append(detail)
+        if oom:
+            lines.append("The kernel's OOM killer was active meanwhile: it most likely ran out of memory.")
+        lines.append(_describe_ended(ended))
+        lines.append("Only this task failed; the pool goes on with a fresh worker.")
+        self._describe(" ".join(line for line in lines if line), facts)
+
+
+class TaskTimeoutError(_Described, *_Timeout):  # type: ignore[misc]  # mypy: bases are chosen at run time
+    """The task was still running at its deadline, and was ended together with every process it had started.
+
+    The clock starts when the worker begins with the task, not when it is submitted.
+
+    You do not get this from ``future.result(timeout)``, which stops waiting but ends nothing
+    (that is the plain ``TimeoutError``).
+
+    Attributes:
+        task: The call, with its arguments shortened.
+        pid: Process id of the worker, which is gone.
+        timeout: The limit in seconds.
+        elapsed: Seconds from the task's start until the worker was ended.
+        stack: Python stacks of all threads of the worker at the deadline; empty if none could be had.
+        ended: Processes that were ended with the worker.
+    """
+
+    task: str
+    pid: int
+    timeout: float
+    elapsed: float
+    stack: str
+    ended: tuple[EndedProcess, ...]
+
+    def __init__(
+        self,
+        *,
+        task: str,
+        pid: int,
+        timeout: float,
+        elapsed: float,
+        stack: str = "",
+        ended: tuple[EndedProcess, ...] = (),
+    ) -> None:
+        facts = locals().copy()
+        facts.pop("self")
+        facts.pop("__class__", None)
+        lines = [f"{task} was still running after its {timeout:g} s; worker {pid} was ended after {elapsed:.3g} s."]
+        if ended:
+            lines.append(_describe_ended(ended))
+        lines.append("The pool goes on with a fresh worker.")
+        message = " ".join(lines)
+        if stack:
+            message += f"\nWhere it hung:\n{stack.rstrip()}"
+        self._describe(message, facts)
+
+
+class TaskKilledError(_Described, RuntimeError):
+    """The running task was ended on request: ``future.kill()``, ``shutdown(kill=True)``, ``kill_workers()``.
+
+    You do not get this for a task that had not started: that one is cancelled (``CancelledError``).
+
+    Attributes:
+        task: The call, with its arguments shortened.
+        pid: Process id of the worker, which is gone.
+        reason: Who asked for it.
+        ended: Processes that were ended with the worker.
+    """
+
+    task: str
+    pid: int
+    reason: str
+    ended: tuple[EndedProcess, ...]
+
+    def __init__(self, *, task: str, pid: int, reason: str, ended: tuple[EndedProcess, ...] = ()) -> None:
+        facts = {"task": task, "pid": pid, "reason": reason, "ended": ended}
+        lines = [f"{task} was ended on request ({reason}) with its worker {pid}.", _describe_ended(ended)]
+        self._describe(" ".join(line for line in lines if line), facts)
+
+
+class InitializerError(_Described, BrokenProcessPool):
+    """No worker could be made ready: the initializer, or the import of the main module, failed again and again.
+
+    The pool has stopped trying: waiting tasks get this error, and so does every later ``submit``.
+    The exception that the initializer raised is the ``__cause__``.
+
+    You do not get this when a worker could not be started for want of file descriptors, memory or processes;
+    then the waiting tasks get a ``WorkerDiedError`` and the pool tries again at the next ``submit``.
+
+    Attributes:
+        attempts: How many workers in a row failed.
+        reason: The last failure, as text.
+    """
+
+    attempts: int
+    reason: str
+
+    def __init__(self, *, attempts: int, reason: str) -> None:
+        message = (
+            f"{attempts} workers in a row could not be made ready; the last one: {reason}. "
+            "The pool is broken: mend the initializer (or the main module) and make a new pool."
+        )
+        self._describe(message, {"attempts": attempts, "reason": reason})
+
+
+class TransferError(_Described, Exception):
+    """An outcome could not be carried from the worker to the host.
+
+    A task's exception whose class cannot be rebuilt from its arguments, or a result whose unpickling raises in the
+    host. The task did run. The worker is unharmed.
+
+    You do not get this when a call, an argument or a result cannot be *pickled*: then the future gets the
+    pickling error itself, as with the standard library.
+
+    Attributes:
+        task: The call, with its arguments shortened.
+        reason: What went wrong with the transfer.
+        original: What was to be carried, as text.
+    """
+
+    task: str
+    reason: str
+    original: str
+
+    def __init__(self, *, task: str, reason: str, original: str) -> None:
+        message = f"{task} ended with {original}, which could not be rebuilt in the host: {reason}"
+        self._describe(message, {"task": task, "reason": reason, "original": original})
+
+
+def describe_exit(exitcode: int | None) -> str:
+    """Say in words how a process ended: "was ended by SIGKILL", "exited with status 3"."""
+    if exitcode is None:
+        return "ended (exit status unknown)"
+    if exitcode >= 0:
+        return f"exited with status {exitcode}"
+    try:
+        name = signal.Signals(-exitcode).name
+    except ValueError:  # a realtime signal has no name in the enum
+        name = f"signal {-exitcode}"
+    return f"was ended by {name}"
+
+
+def _describe_ended(ended: tuple[EndedProcess, ...]) -> str:
+    if not ended:
+        return ""
+    shown = ", ".join(map(str, ended[:5]))
+    more = f" and {len(ended) - 5} more" if len(ended) > 5 else ""
+    return f"Ended with it: {shown}{more}."
