@@ -56,7 +56,7 @@ class ContainedContext(context.BaseContext):
     """What ``get_context`` returns."""
 
     _name = "safepool"
-    Process = ContainedProcess  # type: ignore[assignment]  # as multiprocessing's own contexts do
+    Process = ContainedProcess  # as multiprocessing's own contexts do
 
 
 class _Popen:

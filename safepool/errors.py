@@ -25,6 +25,8 @@ __all__ = [
     "WorkerDiedError",
 ]
 
+_MOST_SHOWN = 5  # ended processes that a message lists
+
 # One class from Python 3.11 on; two unrelated ones before, and callers catch either.
 _Timeout: tuple[type[BaseException], ...] = tuple(dict.fromkeys((concurrent.futures.TimeoutError, TimeoutError)))
 
@@ -39,7 +41,7 @@ class EndedProcess(NamedTuple):
         return f"{self.command} (pid {self.pid})"
 
 
-class RemoteTraceback(Exception):
+class RemoteTraceback(Exception):  # noqa: N818  # it is no error of its own, but where one came from
     """The traceback as the worker printed it; it rides as the ``__cause__`` of a task's own exception."""
 
     def __init__(self, text: str) -> None:
@@ -62,9 +64,8 @@ class _Described:
             setattr(self, name, fact)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _rebuild, (type(self), self._facts), {"__notes__": notes} if (
-            notes := getattr(self, "__notes__", None)
-        ) else None
+        notes = getattr(self, "__notes__", None)
+        return _rebuild, (type(self), self._facts), {"__notes__": notes} if notes else None
 
 
 def _rebuild(kind: type[Any], facts: dict[str, Any]) -> Any:
@@ -259,6 +260,7 @@ def describe_exit(exitcode: int | None) -> str:
 def _describe_ended(ended: tuple[EndedProcess, ...]) -> str:
     if not ended:
         return ""
-    shown = ", ".join(map(str, ended[:5]))
-    more = f" and {len(ended) - 5} more" if len(ended) > 5 else ""
-    return f"Ended with it: {shown}{more}."
+    shown = list(map(str, ended[:_MOST_SHOWN]))
+    if len(ended) > _MOST_SHOWN:
+        shown.append(f"and {len(ended) - _MOST_SHOWN} more")
+    return f"Ended with it: {', '.join(shown)}."

@@ -29,9 +29,19 @@ import select
 import signal
 import threading
 
-__all__ = ["ArmedPipe", "adopt_lifeline", "adopt_switch", "arm", "close_in_forked_children", "has_hung_up", "keep_in_forked_children"]
+__all__ = [
+    "ArmedPipe",
+    "adopt_lifeline",
+    "adopt_switch",
+    "arm",
+    "close_in_forked_children",
+    "has_hung_up",
+    "keep_in_forked_children",
+]
 
-_guard = threading.RLock()  # re-entrant: a signal handler may fork. Held around a fork, so that no child is born between a pipe and its registration
+# Held around a fork, so that no child is born between a pipe and its registration; re-entrant, since a signal handler
+# may fork.
+_guard = threading.RLock()
 _write_ends: set[int] = set()
 
 

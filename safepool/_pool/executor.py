@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Executor, Future
 from functools import partial
 from types import TracebackType
-from typing import Any, Literal, ParamSpec, TypeVar
+from typing import Any, Literal, ParamSpec, TypeVar, overload
 
 from safepool._pool.door import check_callable, check_count, check_seconds
 from safepool._pool.future import SafeFuture
@@ -37,7 +37,7 @@ class _Mapping(Executor):
     def _limit(self, timeout: Any) -> float | None:
         raise NotImplementedError
 
-    def map(  # type: ignore[override]  # more keywords than the base class has, on every Python
+    def map(
         self,
         fn: Callable[..., T],
         /,
@@ -51,6 +51,8 @@ class _Mapping(Executor):
         """Return an iterator over ``fn`` of the items, in their order; the calls are made at the same time.
 
         Args:
+            fn: What to call.
+            *iterables: Where its arguments come from, one from each; the shortest ends it.
             timeout: Seconds from now after which waiting for the next result raises ``TimeoutError``. It stops the
                 waiting, not the tasks: those that have not started are cancelled.
             chunksize: Items per task. Fewer, larger tasks cost less; a worker's death fails the whole chunk. With a
@@ -70,7 +72,7 @@ class _Mapping(Executor):
         ahead = check_count("buffersize", buffersize)
         limit = self._limit(task_timeout)
         waiting_ends = None if timeout is None else time.monotonic() + timeout
-        rows = zip(*iterables)
+        rows = zip(*iterables, strict=False)  # as the built-in ``map``: the shortest ends it
         if size is None or size == 1 or limit is not None:
             submit = partial(self._submit_row, task_timeout, fn, return_exceptions)
             return _each_result(submit, rows, ahead, waiting_ends)
@@ -148,12 +150,21 @@ class SafeProcessPoolExecutor(_Mapping):
         self._finalizer = weakref.finalize(self, self._pool.abandon)
         self._finalizer.atexit = False  # the exit of the interpreter is the pools' own business
 
-    def submit(  # type: ignore[override]  # one more keyword, which the base class would pass to fn
-        self, fn: Callable[P, T], /, *args: P.args, task_timeout: float | None = _DEFAULT, **kwargs: P.kwargs
+    @overload
+    def submit(
+        self, fn: Callable[..., T], /, *args: Any, task_timeout: float | None, **kwargs: Any
+    ) -> SafeFuture[T]: ...
+    @overload
+    def submit(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> SafeFuture[T]: ...
+    def submit(  # type: ignore[misc]  # a ParamSpec may not be joined by a keyword: fn's own is not to be had this way
+        self, fn: Callable[..., T], /, *args: Any, task_timeout: float | None = _DEFAULT, **kwargs: Any
     ) -> SafeFuture[T]:
         """Have a worker call ``fn(*args, **kwargs)``; return its future.
 
         Args:
+            fn: What to call. Pickled by reference where workers can import it, else by value.
+            *args: Its arguments.
+            **kwargs: Its keyword arguments.
             task_timeout: Seconds that the task may run; ``...`` for the pool's own limit, None for no limit. (To
                 pass a keyword of this name to ``fn``, submit through ``options()``.)
 
@@ -333,7 +344,7 @@ def _check_environment(env: Mapping[str, str] | None) -> dict[str, str]:
         return {}
     environment = dict(env)
     for name, value in environment.items():
-        if not isinstance(name, str) or not isinstance(value, str):
+        if not all(isinstance(text, str) for text in (name, value)):
             raise TypeError(f"env must map strings to strings, not {name!r} to {value!r}")
         if not name or "=" in name or "\0" in name + value:
             raise ValueError(f"env: {name!r}={value!r} cannot stand in an environment")

@@ -22,7 +22,18 @@ from safepool.errors import (
     WorkerDiedError,
 )
 
-__all__ = ["broken", "cancel", "died", "died_while_starting", "fail", "killed", "not_started", "rebuild", "timed_out", "unpack_exception"]
+__all__ = [
+    "broken",
+    "cancel",
+    "died",
+    "died_while_starting",
+    "fail",
+    "killed",
+    "not_started",
+    "rebuild",
+    "timed_out",
+    "unpack_exception",
+]
 
 
 def rebuild(task: Task, frame: Frame) -> Callable[[], None]:
@@ -50,6 +61,7 @@ def unpack_exception(packed: bytes | memoryview, describe: Callable[[], str]) ->
             reason = f"unpickling it raised {_one_line(failure)}"
     if not isinstance(error, BaseException):
         error = TransferError(task=describe(), reason=reason or "it is no exception any more", original=line)
+    assert isinstance(error, BaseException)
     error.__cause__ = RemoteTraceback(text)
     return error
 

@@ -33,10 +33,11 @@ class Pool:
 
     def __init__(self, settings: Settings, preparation: Preparation) -> None:
         self._state = PoolState(settings)
+        self._lock = threading.Lock()
         self._dumps = payload.dumps_by_value if settings.by_value else payload.dumps
         self._wakeup = Wakeup()
         self._delivery = Delivery()
-        self._supervisor = Supervisor(self._state, self._wakeup, self._delivery, preparation)
+        self._supervisor = Supervisor(self._state, self._lock, self._wakeup, self._delivery, preparation)
         self._thread: threading.Thread | None = None
         self._owner = os.getpid()
         self._count = 0
@@ -54,7 +55,7 @@ class Pool:
             future.set_running_or_notify_cancel()
             future.set_exception(error)
             return future
-        with self._state.lock:
+        with self._lock:
             self._check_open()
             self._count += 1
             task = Task(self._count, future, (fn, args, kwargs), content, timeout)
@@ -77,7 +78,7 @@ class Pool:
     def close(self, *, cancel: bool = False, kill: bool = False, timeout: float | None = None, reason: str) -> None:
         """Take no more calls; finish, cancel or end what there is."""
         cancelled: list[Task] = []
-        with self._state.lock:
+        with self._lock:
             self._state.closing = True
             if kill or timeout is not None:
                 self._state.kill_reason = self._state.kill_reason or reason
@@ -104,7 +105,7 @@ class Pool:
 
     def kill_task(self, task: Task, reason: str) -> bool:
         """End a running task; return False if it is not running any more."""
-        with self._state.lock:
+        with self._lock:
             if task.state is not TaskState.RUNNING and not self._state.discard_waiting(task):
                 return False
             was_put_back = task.state is TaskState.SETTLED
@@ -117,7 +118,7 @@ class Pool:
 
     def forget_cancelled(self, task: Task) -> None:
         """Take a cancelled task out of the queue and wake whoever waits for its future."""
-        with self._state.lock:
+        with self._lock:
             was_waiting = self._state.discard_waiting(task)
         if was_waiting:
             task.future.set_running_or_notify_cancel()
@@ -133,7 +134,7 @@ class Pool:
 
     def pids(self) -> list[int]:
         """Return the process ids of the workers there are."""
-        with self._state.lock:
+        with self._lock:
             return [worker.contained.pid for worker in self._state.workers.values()]
 
     def _check_owner(self) -> None:

@@ -1,8 +1,7 @@
-"""Everything a pool knows, as tables; guarded by one lock, changed only while it is held."""
+"""Everything a pool knows, as tables. Guarded by the pool's one lock, and changed only while that is held."""
 
 from __future__ import annotations
 
-import threading
 from collections import deque
 from dataclasses import dataclass, field
 
@@ -31,7 +30,6 @@ class PoolState:
     """The ledger of tasks and workers."""
 
     settings: Settings
-    lock: threading.Lock = field(default_factory=threading.Lock)
     waiting: deque[Task] = field(default_factory=deque)
     waiting_count: int = 0  # those in ``waiting`` that have not been cancelled
     workers: dict[int, Worker] = field(default_factory=dict)

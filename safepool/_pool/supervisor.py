@@ -24,6 +24,7 @@ import logging
 import pickle
 import selectors
 import signal
+import threading
 import time
 from collections.abc import Callable
 from functools import partial
@@ -62,8 +63,16 @@ _RETRY_DELAY = 0.05  # seconds after the first failed start, doubled with each f
 class Supervisor:
     """Runs the workers of one pool until there is nothing left to do."""
 
-    def __init__(self, state: PoolState, wakeup: Wakeup, delivery: Delivery, preparation: Preparation) -> None:
+    def __init__(
+        self,
+        state: PoolState,
+        lock: threading.Lock,
+        wakeup: Wakeup,
+        delivery: Delivery,
+        preparation: Preparation,
+    ) -> None:
         self._state = state
+        self._lock = lock
         self._wakeup = wakeup
         self._delivery = delivery
         self._preparation = preparation
@@ -112,13 +121,13 @@ class Supervisor:
     def _turn(self) -> None:
         self._advance_endings()
         now = time.monotonic()
-        with self._state.lock:
+        with self._lock:
             actions = decide(self._state, now)
         for action in actions:
             self._act(action)
         if self._finished:
             return
-        with self._state.lock:
+        with self._lock:
             self._planned = next_instant(self._state)
         planned = self._planned
         wait = None if planned is None else max(0.0, planned - time.monotonic())
@@ -144,7 +153,7 @@ class Supervisor:
         now = time.monotonic()
         if planned is None or now - planned < _OVERSLEEP:
             return
-        with self._state.lock:
+        with self._lock:
             for worker in self._state.workers.values():
                 worker.lost += now - planned
                 if worker.due is not None:
@@ -155,7 +164,7 @@ class Supervisor:
     # --- actions on the pool ---
 
     def _give(self) -> None:
-        with self._state.lock:
+        with self._lock:
             worker = self._state.take_idle()
             if worker is None:
                 return
@@ -186,7 +195,7 @@ class Supervisor:
         self._watch(worker, contained.pidfd, partial(self._on_death, worker))
         self._watch_channel(worker)
         self._watch_janitor()
-        with self._state.lock:
+        with self._lock:
             self._state.workers[worker.number] = worker
 
     def _launch(self) -> Worker:
@@ -205,7 +214,7 @@ class Supervisor:
         """Want of descriptors, memory or processes passes: try again, unless nobody is left to wait for it."""
         failures = self._state.failed_starts = self._state.failed_starts + 1
         self._state.start_at = time.monotonic() + min(1.0, _RETRY_DELAY * 2**failures)
-        with self._state.lock:
+        with self._lock:
             if failures < _MOST_FAILED_STARTS or self._state.occupying():
                 return
             self._state.failed_starts = 0
@@ -215,7 +224,7 @@ class Supervisor:
             self._fail(task, partial(outcomes.not_started, error))
 
     def _kill_all(self) -> None:
-        with self._state.lock:
+        with self._lock:
             self._state.kill_at = None
             reason = self._state.kill_reason or "shutdown"
             stranded = self._take_all_waiting(running=False)
@@ -256,7 +265,7 @@ class Supervisor:
     def _end(self, worker: Worker) -> None:
         if worker.state is WorkerState.ENDING:
             return
-        with self._state.lock:
+        with self._lock:
             worker.failed_boot = worker.state is WorkerState.STARTING
             worker.move(WorkerState.ENDING)
         self._unwatch_all(worker)
@@ -264,7 +273,7 @@ class Supervisor:
         self._watch_ending(worker)
 
     def _retire(self, worker: Worker) -> None:
-        with self._state.lock:
+        with self._lock:
             if worker.state not in (WorkerState.IDLE, WorkerState.STARTING):
                 return  # a submitting thread was quicker
             worker.move(WorkerState.LEAVING, time.monotonic() + _LEAVE_LIMIT)
@@ -276,7 +285,7 @@ class Supervisor:
 
     def _on_wakeup(self, _mask: int) -> None:
         self._wakeup.clear()
-        with self._state.lock:
+        with self._lock:
             workers = list(self._state.workers.values())
         for worker in workers:
             if worker.state is WorkerState.BUSY and worker.verdict is not None:
@@ -348,7 +357,7 @@ class Supervisor:
             self._make_idle(worker)
 
     def _on_outcome(self, worker: Worker, task: Task, frame: Frame) -> None:
-        with self._state.lock:
+        with self._lock:
             self._part(worker, task)
             if frame.kind is not Kind.PLAIN_RESULT:
                 worker.undelivered += 1
@@ -366,7 +375,7 @@ class Supervisor:
         worker.task = None
 
     def _make_idle(self, worker: Worker) -> None:
-        with self._state.lock:
+        with self._lock:
             worker.move(WorkerState.IDLE)
             self._state.idle.append(worker)
 
@@ -375,7 +384,7 @@ class Supervisor:
         try:
             settle = outcomes.rebuild(task, frame)
         finally:
-            with self._state.lock:
+            with self._lock:
                 worker.undelivered -= 1
         settle()
         self._wakeup.set()
@@ -415,7 +424,7 @@ class Supervisor:
         )
         worker.contained.release()
         worker.channel.close()
-        with self._state.lock:
+        with self._lock:
             del self._state.workers[worker.number]
             task = worker.task
             if task is not None:
@@ -423,7 +432,8 @@ class Supervisor:
                 if begun is None and worker.verdict is None:  # sent, but never begun: it was no fault of the task's
                     self._state.put_back(task)
         if task is not None and task.state is TaskState.SETTLED:
-            self._fail(task, partial(worker.verdict or partial(outcomes.died, ""), end=obituary))
+            verdict = worker.verdict or partial(outcomes.died, "")
+            self._fail(task, lambda task: verdict(task, obituary))
         if worker.failed_boot and not self._state.closing:
             self._on_failed_boot(worker, obituary)
 
@@ -447,7 +457,7 @@ class Supervisor:
         if isinstance(cause, bytes):
             cause = outcomes.unpack_exception(cause, lambda: "the initializer")
         broken = outcomes.broken(attempts, reason, cause)
-        with self._state.lock:
+        with self._lock:
             self._state.broken = broken
             stranded = self._take_all_waiting()
         for task in stranded:
@@ -456,7 +466,7 @@ class Supervisor:
 
     def _give_up(self, error: BaseException) -> None:
         broken = InitializerError(attempts=0, reason=f"the supervisor failed: {error!r} (a defect of safepool)")
-        with self._state.lock:
+        with self._lock:
             self._state.breaking, self._state.broken = True, broken
             stranded = self._take_all_waiting()
             workers = list(self._state.workers.values())
@@ -531,7 +541,8 @@ def _deadline(worker: Worker) -> float:
     A task that has not begun although all of it was sent, its worker being stopped for instance, gets its limit from
     the last byte on, and a grace.
     """
-    assert worker.task is not None and worker.task.timeout is not None
+    assert worker.task is not None
+    assert worker.task.timeout is not None
     begun = worker.begun_at()
     start = worker.handed + _START_GRACE if begun is None else begun
     return start + worker.lost + worker.task.timeout

@@ -32,7 +32,7 @@ def main(lifeline_fd: int, switch_fd: int, program_fd: int, tracker_fd: int) -> 
     from multiprocessing import resource_tracker, spawn
 
     resource_tracker._resource_tracker._fd = tracker_fd  # type: ignore[attr-defined]  # as spawn_main does
-    sys.exit(spawn._main(program_fd, lifeline_fd))  # type: ignore[attr-defined]  # the lifeline ends with the host
+    sys.exit(spawn._main(program_fd, lifeline_fd))  # the lifeline ends with the host
 
 
 def _forget_stacks() -> None:

@@ -30,7 +30,7 @@ _STUB = (
 class SpawnWindow:
     """Stands for the process to be while something meant for it is pickled: locks and connections insist on one."""
 
-    DupFd = popen_spawn_posix._DupFd  # type: ignore[attr-defined]  # what its Popen uses
+    DupFd = popen_spawn_posix._DupFd  # what its Popen uses
 
     def __init__(self) -> None:
         self.fds: list[int] = []
@@ -45,11 +45,11 @@ class SpawnWindow:
 def spawn_window() -> Iterator[SpawnWindow]:
     """Within this block, whatever may only be pickled for a process that is being started can be pickled."""
     window = SpawnWindow()
-    context.set_spawning_popen(window)  # type: ignore[attr-defined]  # typeshed omits it
+    context.set_spawning_popen(window)  # type: ignore[arg-type]  # it has what is asked of a Popen here
     try:
         yield window
     finally:
-        context.set_spawning_popen(None)  # type: ignore[attr-defined]
+        context.set_spawning_popen(None)
 
 
 class Preparation:
@@ -96,6 +96,7 @@ def launch(
         ForkingPickler(program).dump(preparation.current(process.name))
         ForkingPickler(program).dump(process)
     tracker_fd = resource_tracker.getfd()
+    assert tracker_fd is not None  # it has just been made sure of
     program_fd = os.memfd_create("safepool-program", os.MFD_CLOEXEC)
     try:
         with open(program_fd, "wb", closefd=False) as file:

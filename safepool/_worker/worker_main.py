@@ -14,7 +14,6 @@ import socket
 import traceback
 from multiprocessing.context import SpawnProcess
 from types import FrameType
-from typing import Any
 
 from safepool._worker import payload
 from safepool._worker.framing import Frame, FrameReader, Kind, header
