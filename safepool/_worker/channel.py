@@ -73,15 +73,12 @@ class Channel:
         """
         frames: list[Frame] = []
         for _ in range(_MOST_PER_TURN):
-            try:
-                piece = self._socket.recv(_RECEIVE_SIZE)
-            except BlockingIOError:
-                return frames, Inflow.DRAINED
-            except OSError:  # reset: the other end died with our bytes unread
-                return frames, Inflow.CLOSED
+            piece = self._receive_piece()
             if not piece:
-                return frames, Inflow.CLOSED
+                return frames, Inflow.DRAINED if piece is None else Inflow.CLOSED
             frames += self._reader.feed(piece)
+            if len(piece) < _RECEIVE_SIZE:  # all there was; if more came meanwhile, the selector says so
+                return frames, Inflow.DRAINED
         return frames, Inflow.MORE
 
     def receive_rest(self) -> list[Frame]:
@@ -89,18 +86,25 @@ class Channel:
 
         Never waits for the end of the stream, which a descendant may hold open.
         """
-        rest: list[Frame] = []
-        inflow = Inflow.MORE
-        while inflow is Inflow.MORE:
-            frames, inflow = self.receive()
-            rest += frames
-        return rest
+        frames: list[Frame] = []
+        while piece := self._receive_piece():
+            frames += self._reader.feed(piece)
+        return frames
 
     def close(self) -> None:
         """Close our end; what was still to be sent is dropped."""
         with self._lock:
             self._outgoing.clear()
             self._socket.close()
+
+    def _receive_piece(self) -> bytes | None:
+        """Return what there is, nothing at the end of the stream, None if there is nothing for now."""
+        try:
+            return self._socket.recv(_RECEIVE_SIZE)
+        except BlockingIOError:
+            return None
+        except OSError:  # reset: the other end died with our bytes unread
+            return b""
 
     def _flush(self) -> bool:
         while self._outgoing:
