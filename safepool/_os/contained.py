@@ -36,7 +36,7 @@ class ContainedProcess:
         self._leader = leader
         self._lifeline = lifeline
         self._switch = switch
-        self._slot = janitor().enter(leader)
+        self._slot = janitor().enter(leader)  # last: nothing fails after it
 
     def read_stack(self) -> bytes:
         """Return what faulthandler has written since the last call."""
@@ -50,9 +50,9 @@ class ContainedProcess:
         """Where the process's faulthandler writes, after ``request_stack``."""
         return self._switch.read_fd
 
-    def has_ended(self) -> bool:
-        """Return True once the first process is dead; its descendants may live."""
-        return process_exit.has_ended(self.pidfd)
+    def has_ended(self, wait: float = 0.0) -> bool:
+        """Return True once the first process is dead, or dies within ``wait`` seconds; its descendants may live."""
+        return process_exit.has_ended(self.pidfd, wait)
 
     def exit_status(self) -> int | None:
         """Return how it ended: status, or minus the signal's number; None if that cannot be known."""

@@ -37,9 +37,8 @@ class Janitor:
 
     def enter(self, leader: Leader) -> int:
         """Put a tree on record, with a janitor there (or on its way) to read it; return the record's slot."""
-        slot = self._register.enter(leader)
         self.ensure()
-        return slot
+        return self._register.enter(leader)
 
     def strike(self, slot: int) -> None:
         """Take a tree off the record."""

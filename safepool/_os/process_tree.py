@@ -18,6 +18,7 @@ themselves when the last user of their pipe is gone. Killed first, they leak sem
 
 from __future__ import annotations
 
+import contextlib
 import os
 import select
 import signal
@@ -33,6 +34,8 @@ __all__ = ["Leader", "Remains", "TreeEnding"]
 _CLEANER_GRACE = 2.0  # seconds for clean-up processes to leave by themselves; unlinking takes them milliseconds
 _PATIENCE = 5.0  # seconds for killed processes to die: 4 GB of memory take 0.1 s, an uninterruptible sleep has no limit
 _MOST_PASSES = 100  # a chain of forkers is caught in 2 to 4
+_MOST_HELD = 128  # descriptors; a larger tree is ended in turns
+_RETRY = 0.01  # seconds until the next look where there was no room for one
 
 _CLEANERS = ("resource_tracker import main", "torch_shm_manager")
 
@@ -49,6 +52,11 @@ class Remains(NamedTuple):
 
     pid: int
     command: str
+
+
+class _Held(NamedTuple):
+    pidfd: int
+    is_cleaner: bool
 
 
 class TreeEnding:
@@ -73,12 +81,11 @@ class TreeEnding:
         self._signal_group = signal_group
         self._spared = spared | {0, 1, os.getpid(), os.getppid()}
         self._since = min((leader.start for leader in self._leaders.values()), default=0)
-        self._alive: dict[int, int] = {}  # pid -> pidfd, of everybody found and not yet seen dead
-        self._cleaners: set[int] = set()
-        self._seen: set[tuple[int, int]] = set()
-        self._quiet = False
+        self._held: dict[int, _Held] = {}  # by pid: everybody found and not yet seen dead
+        self._seen: set[tuple[int, int]] = set()  # (pid, start)
+        self._retry_at: float | None = None  # when to look again for those that could not be held
+        self._cleaners_until: float | None = None  # when the grace of clean-up processes is over
         self.ended: list[Remains] = []
-        self.deadline: float | None = None
         self._give_up = time.monotonic() + _PATIENCE
 
     def begin(self) -> None:
@@ -89,74 +96,95 @@ class TreeEnding:
         self._kill()
 
     def pidfds(self) -> list[int]:
-        """Return the pidfds of those that are still to die: wait until one is readable, or until ``deadline``."""
-        return list(self._alive.values())
+        """Return the pidfds of those that are still to die: wait until one is readable, or until ``wake_at``."""
+        return [held.pidfd for held in self._held.values()]
+
+    @property
+    def wake_at(self) -> float:
+        """The instant (monotonic seconds) at which ``advance`` has something to do even if nobody died."""
+        instants = (self._retry_at, self._cleaners_until, self._give_up)
+        return min(instant for instant in instants if instant is not None)
 
     def advance(self) -> bool:
         """Take note of the dead, go on where something is left; return True when nothing is, or hope is given up."""
         self._drop_dead()
-        if time.monotonic() >= self._give_up:
+        now = time.monotonic()
+        if now >= self._give_up:
             return True
-        if self._alive:
-            return self._wait_for_cleaners()
-        if not self._quiet:  # everybody is dead: look once more for whoever was in the middle of an exec
-            self._quiet = True
-            self._freeze_to_fixpoint()
-            self._kill()
-            self._drop_dead()
-        return not self._alive
+        if self._held and self._cleaners_until is not None and now >= self._cleaners_until:
+            self._cleaners_until = None
+            self._kill(cleaners=True)
+        if self._held and (self._retry_at is None or now < self._retry_at):
+            return False
+        # Everybody that was held is dead. Once more, for whoever was in the middle of an exec, or found no room.
+        self._retry_at = None
+        self._freeze_to_fixpoint()
+        self._kill()
+        self._drop_dead()
+        return not self._held and self._retry_at is None
 
     def run(self) -> None:
         """Do all of it, waiting as long as it takes (at most a few seconds)."""
         self.begin()
         while not self.advance():
             poll = select.poll()
-            for pidfd in self._alive.values():
+            for pidfd in self.pidfds():
                 poll.register(pidfd, select.POLLIN)
-            until = min(self._give_up, self.deadline or self._give_up)
-            poll.poll(max(0.0, until - time.monotonic()) * 1000 + 1)
+            poll.poll(max(0.0, self.wake_at - time.monotonic()) * 1000 + 1)
         self.close()
 
     def close(self) -> None:
         """Let go of everybody; those that would not die stay where they are."""
-        for pidfd in self._alive.values():
-            os.close(pidfd)
-        self._alive.clear()
-
-    @property
-    def wake_at(self) -> float:
-        """The instant (monotonic seconds) at which ``advance`` has something to do even if nobody died."""
-        return self._give_up if self.deadline is None else min(self.deadline, self._give_up)
+        for held in self._held.values():
+            os.close(held.pidfd)
+        self._held.clear()
 
     def _freeze_to_fixpoint(self) -> None:
         for _ in range(_MOST_PASSES):
-            newcomers = [row for row in self._find_members() if (row.pid, row.start) not in self._seen]
-            if not newcomers:
-                return
-            self._quiet = False
+            newcomers = [row for row in self._find_members() if row.pid not in self._held]
+            fresh = [row for row in newcomers if (row.pid, row.start) not in self._seen]
             for row in newcomers:
-                self._seen.add((row.pid, row.start))
-                self._hold(row)
+                self._seize(row)
+            if not fresh:
+                return
 
-    def _hold(self, row: ProcessRow) -> None:
-        pidfd = process_exit.open_pidfd(row.pid)
-        if pidfd is None:
-            return
+    def _seize(self, row: ProcessRow) -> None:
+        """Hold the process by a pidfd, and freeze it; clean-up processes are left running."""
+        is_new = (row.pid, row.start) not in self._seen
+        self._seen.add((row.pid, row.start))
+        try:
+            pidfd = process_exit.open_pidfd(row.pid) if len(self._held) < _MOST_HELD else -1
+        except OSError:  # no descriptor to be had
+            pidfd = -1
         now = read_row(row.pid)
-        if now is None or now.start != row.start:  # the number changed hands between the list and the pidfd
-            os.close(pidfd)
+        if pidfd is None or now is None or now.start != row.start:  # gone, or the number changed hands meanwhile
+            if pidfd is not None and pidfd >= 0:
+                os.close(pidfd)
             return
         command = command_of(row.pid)
-        self._alive[row.pid] = pidfd
-        if any(cleaner in command for cleaner in _CLEANERS):
-            self._cleaners.add(row.pid)
-        else:
-            process_exit.send_signal(pidfd, signal.SIGSTOP)
-        if row.pid not in self._leaders:
+        if is_new and row.pid not in self._leaders:
             self.ended.append(Remains(row.pid, command or "(a process without a command line)"))
+        is_cleaner = any(cleaner in command for cleaner in _CLEANERS)
+        if pidfd < 0:
+            self._end_unheld(row, is_cleaner)
+            return
+        self._held[row.pid] = _Held(pidfd, is_cleaner)
+        if not is_cleaner:
+            process_exit.send_signal(pidfd, signal.SIGSTOP)
+
+    def _end_unheld(self, row: ProcessRow, is_cleaner: bool) -> None:
+        """There is no room to hold it: end it by number, an instant after its start time was read; look again soon."""
+        self._retry_at = time.monotonic() + _RETRY
+        if not is_cleaner:
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.kill(row.pid, signal.SIGKILL)
 
     def _find_members(self) -> list[ProcessRow]:
-        rows = {row.pid: row for row in list_rows(self._since)}
+        try:
+            rows = {row.pid: row for row in list_rows(self._since)}
+        except OSError:  # no descriptor to list /proc with
+            self._retry_at = time.monotonic() + _RETRY
+            return []
         ours = {pid for pid, row in rows.items() if self._is_member(row, rows)}
         grown = True
         while grown:
@@ -175,26 +203,19 @@ class TreeEnding:
                 return True
         return bool(self._marker) and not row.is_dead and self._marker in environment_of(row.pid)
 
-    def _kill(self) -> None:
-        if not self._cleaners:
+    def _kill(self, *, cleaners: bool = False) -> None:
+        """Kill everybody, but let clean-up processes go on, unless their grace is over."""
+        spare = {pid for pid, held in self._held.items() if held.is_cleaner and not cleaners}
+        if not spare:
             for leader in self._leaders.values():
                 self._signal_group(leader, signal.SIGKILL)
-        for pid, pidfd in self._alive.items():
-            process_exit.send_signal(pidfd, signal.SIGCONT if pid in self._cleaners else signal.SIGKILL)
-        if self._cleaners and self.deadline is None:
-            self.deadline = time.monotonic() + _CLEANER_GRACE
-
-    def _wait_for_cleaners(self) -> bool:
-        """With only clean-up processes left, give them their grace, then end them, too."""
-        if self.deadline is not None and time.monotonic() >= self.deadline:
-            self._cleaners.clear()
-            self.deadline = None
-            self._kill()
-        return False
+        for pid, held in self._held.items():
+            process_exit.send_signal(held.pidfd, signal.SIGCONT if pid in spare else signal.SIGKILL)
+        if spare and self._cleaners_until is None:
+            self._cleaners_until = time.monotonic() + _CLEANER_GRACE
 
     def _drop_dead(self) -> None:
-        for pid, pidfd in list(self._alive.items()):
-            if process_exit.has_ended(pidfd):
-                os.close(pidfd)
-                del self._alive[pid]
-                self._cleaners.discard(pid)
+        for pid, held in list(self._held.items()):
+            if process_exit.has_ended(held.pidfd):
+                os.close(held.pidfd)
+                del self._held[pid]

@@ -208,7 +208,10 @@ class SafeProcessPoolExecutor(_Mapping):
             self._join()
 
     def terminate_workers(self) -> None:
-        """End the pool now, with SIGTERM first where the pool has a ``grace``; as in Python 3.14."""
+        """The same as ``kill_workers``; the name is Python 3.14's.
+
+        No SIGTERM comes first: a program that wants its tasks to have time has ``shutdown(timeout=...)`` and ``grace``.
+        """
         self._pool.close(kill=True, reason="terminate_workers()")
         self._join()
 

@@ -41,10 +41,11 @@ class SafeFuture(Future[T]):
 
     def cancel(self) -> bool:
         """Cancel the call if it has not started; return False if it has. Waiters are woken at once."""
+        pool, task = self._pool, self._task
         if not super().cancel():
             return False
-        if self._pool is not None and self._task is not None:
-            self._pool.forget_cancelled(self._task)
+        if pool is not None and task is not None:
+            pool.forget_cancelled(task)
         return True
 
     def kill(self) -> bool:
@@ -55,16 +56,16 @@ class SafeFuture(Future[T]):
         Returns:
             False if the task was already over, else True.
         """
-        if self.cancel():
-            return True
-        if self._pool is None or self._task is None:
+        pool, task = self._pool, self._task
+        if pool is None or task is None:
             return False
-        return self._pool.kill_task(self._task, "future.kill()")
+        return self.cancel() or pool.kill_task(task, "future.kill()")
 
     def _invoke_callbacks(self) -> None:
         """Callbacks are user code: they run where they can be slow without making a deadline late."""
-        pool = self._pool
-        if pool is not None and self._done_callbacks and pool.is_supervisor(threading.get_ident()):  # type: ignore[attr-defined]  # the base class's list
-            pool.deliver(super()._invoke_callbacks)  # type: ignore[misc]  # the base class's hook
+        pool, self._pool = self._pool, None  # settled: there is nothing left to ask of the pool
+        invoke = super()._invoke_callbacks  # type: ignore[misc]  # the base class's hook, and its list below
+        if pool is not None and self._done_callbacks and pool.is_supervisor(threading.get_ident()):  # type: ignore[attr-defined]
+            pool.deliver(invoke)
         else:
-            super()._invoke_callbacks()  # type: ignore[misc]
+            invoke()

@@ -17,8 +17,9 @@ from safepool._pool import outcomes
 from safepool._pool.delivery import Delivery
 from safepool._pool.future import SafeFuture
 from safepool._pool.state import PoolState, Settings
-from safepool._pool.supervisor import Supervisor, hand_over
+from safepool._pool.supervisor import Supervisor
 from safepool._pool.task import Task, TaskState
+from safepool._pool.worker import Worker
 from safepool._worker import payload
 from safepool._worker.launch import Preparation
 from safepool.errors import TaskKilledError
@@ -55,25 +56,37 @@ class Pool:
             future.set_running_or_notify_cancel()
             future.set_exception(error)
             return future
-        with self._lock:
-            self._check_open()
-            self._count += 1
-            task = Task(self._count, future, (fn, args, kwargs), content, timeout)
-            future._pool, future._task = self, task
-            worker = None if self._state.waiting_count else self._state.take_idle()
-            if worker is not None:
-                future.set_running_or_notify_cancel()
-                self._supervisor.assign(worker, task)
-                wake = self._supervisor.must_wake_for(worker.due)
-            else:
-                self._state.enqueue(task)
-                self._ensure_thread()
-                wake = bool(self._state.idle) or len(self._state.workers) < self._state.settings.max_workers
-        if worker is not None:
-            wake = not hand_over(worker, task) or wake
-        if wake:
-            self._wakeup.set()
+        worker = None
+        wake = True
+        try:
+            with self._lock:
+                self._check_open()
+                self._count += 1
+                task = Task(self._count, future, (fn, args, kwargs), content, timeout)
+                try:
+                    worker, wake = self._place(task)
+                except BaseException:  # Ctrl-C in the middle
+                    self._state.recount()
+                    raise
+            if worker is not None and not worker.channel.flush():
+                wake = True
+        finally:
+            if wake:
+                self._wakeup.set()
         return future
+
+    def _place(self, task: Task) -> tuple[Worker | None, bool]:
+        """Give the task to an idle worker, else queue it; return the worker, and whether to wake the supervisor."""
+        task.future._pool, task.future._task = self, task
+        worker = None if self._state.waiting_count else self._state.take_idle()
+        if worker is None:
+            self._state.enqueue(task)
+            self._ensure_thread()
+            may_start = len(self._state.workers) < self._state.settings.max_workers
+            return None, may_start or bool(self._state.idle)
+        task.future.set_running_or_notify_cancel()
+        self._supervisor.assign(worker, task)
+        return worker, self._supervisor.must_wake_for(worker.due)
 
     def close(self, *, cancel: bool = False, kill: bool = False, timeout: float | None = None, reason: str) -> None:
         """Take no more calls; finish, cancel or end what there is."""

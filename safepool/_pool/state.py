@@ -81,6 +81,11 @@ class PoolState:
                 return worker
         return None
 
+    def recount(self) -> None:
+        """Make the tables agree with each other again, after an interrupt in the middle of a change."""
+        self.waiting_count = sum(task.state is TaskState.WAITING for task in self.waiting)
+        self.idle = [worker for worker in self.workers.values() if worker.state is WorkerState.IDLE]
+
     def occupying(self) -> int:
         """Return how many of ``max_workers`` are taken."""
         return sum(worker.state in OCCUPYING for worker in self.workers.values())

@@ -46,7 +46,7 @@ from safepool._worker.record import StartRecord
 from safepool._worker.worker_main import WorkerProcess
 from safepool.errors import EndedProcess, InitializerError, describe_exit
 
-__all__ = ["Supervisor", "hand_over"]
+__all__ = ["Supervisor"]
 
 _log = logging.getLogger("safepool")
 
@@ -55,6 +55,7 @@ _DUMP_PAUSE = 0.005  # seconds without news after which the stacks are taken to 
 _LEAVE_LIMIT = 5.0  # seconds for exit handlers after the word to leave
 _START_GRACE = 1.0  # seconds for a worker to begin with a task it has been sent; more than any scheduler's delay
 _OVERSLEEP = 1.0  # seconds; more than this late, and the host was stopped or suspended rather than busy
+_DYING = 0.02  # seconds between the end of a dying process's channel and its death; microseconds as a rule
 _MOST_FAILED_BOOTS = 3
 _MOST_FAILED_STARTS = 5
 _RETRY_DELAY = 0.05  # seconds after the first failed start, doubled with each further one
@@ -85,14 +86,25 @@ class Supervisor:
     # --- called by other threads, with the pool's lock held ---
 
     def assign(self, worker: Worker, task: Task) -> None:
-        """Make this the worker's task; the caller then hands it over."""
+        """Make this the worker's task, and queue it for sending; the caller then flushes the channel.
+
+        Ctrl-C may strike a submitting main thread at any call. There is none between the stores that make the worker
+        busy, and a worker that is busy with something unsent is seen to at the supervisor's next turn.
+        """
         now = time.monotonic()
-        task.state = TaskState.RUNNING
-        task.future.pid = worker.contained.pid
-        task.future._worker = worker
-        worker.task, worker.handed, worker.lost = task, now, 0.0
-        worker.runs += 1
-        worker.move(WorkerState.BUSY, None if task.timeout is None else now + task.timeout)
+        due = None if task.timeout is None else now + task.timeout
+        future = task.future
+        pid = worker.contained.pid
+        task.state, future._worker, future.pid = TaskState.RUNNING, worker, pid
+        worker.handed, worker.lost, worker.due, worker.runs = now, 0.0, due, worker.runs + 1
+        worker.task, worker.unsent, worker.state = task, True, WorkerState.BUSY
+        self.queue_unsent(worker)
+
+    def queue_unsent(self, worker: Worker) -> None:
+        """Queue what was assigned and not queued yet."""
+        if worker.unsent and worker.task is not None:
+            worker.channel.queue(Kind.RUN, worker.task.number, worker.task.payload)
+            worker.unsent = False
 
     def must_wake_for(self, instant: float | None) -> bool:
         """Return True if the supervisor sleeps past this instant."""
@@ -176,7 +188,7 @@ class Supervisor:
                 self._state.idle.append(worker)
                 return
             self.assign(worker, task)
-        if not hand_over(worker, task):
+        if not worker.channel.flush():
             self._watch_channel(worker)
 
     def _start(self) -> None:
@@ -246,6 +258,9 @@ class Supervisor:
         self._read(worker)  # a result that is already here wins
         if worker.state is not WorkerState.BUSY:
             return
+        if worker.verdict is not None:
+            self._end(worker)
+            return
         now = time.monotonic()
         worker.due = _deadline(worker)
         if worker.due > now:
@@ -287,6 +302,8 @@ class Supervisor:
         self._wakeup.clear()
         with self._lock:
             workers = list(self._state.workers.values())
+            for worker in workers:
+                self.queue_unsent(worker)
         for worker in workers:
             if worker.state is WorkerState.BUSY and worker.verdict is not None:
                 self._end(worker)
@@ -314,7 +331,8 @@ class Supervisor:
             self._on_frame(worker, frame)
         if inflow is Inflow.CLOSED and worker.state is not WorkerState.ENDING:
             self._unwatch(worker, worker.channel.fileno())
-            if not worker.contained.has_ended() and worker.state is not WorkerState.LEAVING:
+            # A dying process closes its descriptors an instant before it counts as dead.
+            if worker.state is not WorkerState.LEAVING and not worker.contained.has_ended(_DYING):
                 worker.verdict = worker.verdict or partial(outcomes.died, "It had closed its channel to the pool.")
                 self._end(worker)
 
@@ -327,8 +345,6 @@ class Supervisor:
             frames = []
         for frame in frames:
             self._on_frame(worker, frame)
-        if worker.verdict is None:
-            worker.verdict = partial(outcomes.died, "")
         self._end(worker)
 
     def _on_stack(self, worker: Worker, _mask: int) -> None:
@@ -346,8 +362,9 @@ class Supervisor:
             worker.unfit = frame.payload
         elif worker.task is None or frame.task != worker.task.number or worker.state is WorkerState.ENDING:
             return  # the outcome is fixed already
-        elif worker.state is WorkerState.BUSY and worker.verdict is None:
-            self._on_outcome(worker, worker.task, frame)
+        elif worker.state is WorkerState.BUSY:
+            if worker.verdict is None:
+                self._on_outcome(worker, worker.task, frame)
         else:
             worker.due = time.monotonic()  # condemned, and its task has come to an end: no need to wait out the grace
 
@@ -370,8 +387,8 @@ class Supervisor:
     def _part(self, worker: Worker, task: Task) -> None:
         """The task's run is over, one way or another."""
         task.state = TaskState.SETTLED
-        task.payload = b""
         task.future._started_at, task.future._worker = worker.begun_at(), None
+        task.future._task = None  # no cycle: a result must go when the last reference to its future does
         worker.task = None
 
     def _make_idle(self, worker: Worker) -> None:
@@ -427,11 +444,12 @@ class Supervisor:
         with self._lock:
             del self._state.workers[worker.number]
             task = worker.task
-            if task is not None:
+            put_back = task is not None and begun is None and worker.verdict is None
+            if task is not None and put_back:  # sent, but never begun: the task has nothing to do with the death
+                self._state.put_back(task)
+            elif task is not None:
                 self._part(worker, task)
-                if begun is None and worker.verdict is None:  # sent, but never begun: it was no fault of the task's
-                    self._state.put_back(task)
-        if task is not None and task.state is TaskState.SETTLED:
+        if task is not None and not put_back:
             verdict = worker.verdict or partial(outcomes.died, "")
             self._fail(task, lambda task: verdict(task, obituary))
         if worker.failed_boot and not self._state.closing:
@@ -517,8 +535,13 @@ class Supervisor:
             self._selector.register(fd, selectors.EVENT_READ, self._on_janitor)
 
     def _on_janitor(self, _mask: int) -> None:
-        janitor().ensure()
-        self._watch_janitor()
+        try:
+            janitor().ensure()
+        except OSError:  # no room for a process or a descriptor just now: the next worker's start tries again
+            self._selector.unregister(self._janitor_fd)
+            self._janitor_fd = -1
+        else:
+            self._watch_janitor()
 
     def _unwatch(self, worker: Worker, fd: int) -> None:
         if fd in worker.watched:
@@ -528,11 +551,6 @@ class Supervisor:
     def _unwatch_all(self, worker: Worker) -> None:
         for fd in list(worker.watched):
             self._unwatch(worker, fd)
-
-
-def hand_over(worker: Worker, task: Task) -> bool:
-    """Send a worker the task that was assigned to it; return False if some of it is still to be sent."""
-    return worker.channel.send(Kind.RUN, task.number, task.payload)
 
 
 def _deadline(worker: Worker) -> float:

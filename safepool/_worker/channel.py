@@ -51,14 +51,16 @@ class Channel:
 
     def send(self, kind: Kind, task: int, content: bytes | memoryview = b"") -> bool:
         """Send a frame, as far as it fits; return True if all of it went."""
+        self.queue(kind, task, content)
+        return self.flush()
+
+    def queue(self, kind: Kind, task: int, content: bytes | memoryview) -> None:
+        """Have a frame sent by the next ``flush``."""
         head = header(kind, task, len(content))
-        with self._lock:
-            if len(content) <= _JOINED_SIZE:
-                self._outgoing.append(memoryview(head + content))
-            else:
-                self._outgoing.append(memoryview(head))
-                self._outgoing.append(memoryview(content))
-            return self._flush()
+        if len(content) <= _JOINED_SIZE:
+            self._outgoing.append(memoryview(head + content))
+        else:
+            self._outgoing.extend((memoryview(head), memoryview(content)))
 
     def flush(self) -> bool:
         """Send what is left, as far as it fits; return True if nothing is."""

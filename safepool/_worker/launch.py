@@ -9,9 +9,10 @@ from __future__ import annotations
 import contextlib
 import io
 import os
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from multiprocessing import context, get_start_method, popen_spawn_posix, resource_tracker, set_start_method, spawn
-from multiprocessing.process import BaseProcess
+from multiprocessing.process import ORIGINAL_DIR, BaseProcess  # type: ignore[attr-defined]  # typeshed omits it
 from multiprocessing.reduction import ForkingPickler
 from typing import Any
 
@@ -64,22 +65,17 @@ class Preparation:
             if chosen is None:  # the call above fixes the program's start method, which is not ours to do
                 set_start_method(None, force=True)
         self._facts["start_method"] = "spawn"  # never "loky": children of the child would not know it
+        if not os.path.isfile(self._facts.get("init_main_from_path", __file__)):
+            del self._facts["init_main_from_path"]  # a program from standard input calls itself "<stdin>"
         self.imports_main = "init_main_from_name" in self._facts or "init_main_from_path" in self._facts
 
     def current(self, name: str) -> dict[str, Any]:
         """Return the facts as they are now, for a process of this name."""
-        facts = spawn_facts() | {"name": name}
-        return {**self._facts, **facts}
-
-
-def spawn_facts() -> dict[str, Any]:
-    """Return those facts that may change between one start and the next."""
-    import sys
-
-    facts: dict[str, Any] = {"sys_path": [os.getcwd() if entry == "" else entry for entry in sys.path]}
-    with contextlib.suppress(FileNotFoundError):  # the directory was removed: the child stays where it is born
-        facts["dir"] = os.getcwd()
-    return facts
+        path = [ORIGINAL_DIR if entry == "" else entry for entry in sys.path]
+        facts = {**self._facts, "name": name, "sys_path": path}
+        with contextlib.suppress(FileNotFoundError):  # it was removed: the child goes where the host was before
+            facts["dir"] = os.getcwd()
+        return facts
 
 
 def launch(
