@@ -26,6 +26,7 @@ __all__ = [
 ]
 
 _MOST_SHOWN = 5  # ended processes that a message lists
+_MOST_COMMAND = 60  # characters of each one's command line
 
 # One class from Python 3.11 on; two unrelated ones before, and callers catch either.
 _Timeout: tuple[type[BaseException], ...] = tuple(dict.fromkeys((concurrent.futures.TimeoutError, TimeoutError)))
@@ -38,7 +39,8 @@ class EndedProcess(NamedTuple):
     command: str
 
     def __str__(self) -> str:
-        return f"{self.command} (pid {self.pid})"
+        shown = self.command if len(self.command) <= _MOST_COMMAND else f"{self.command[:_MOST_COMMAND]}..."
+        return f"{shown} (pid {self.pid})"
 
 
 class RemoteTraceback(Exception):  # noqa: N818  # it is no error of its own, but where one came from
