@@ -5,7 +5,9 @@ Facts: an eventfd adds up what is written until it is read, so waking never bloc
 
 from __future__ import annotations
 
+import contextlib
 import os
+import threading
 
 __all__ = ["Wakeup"]
 
@@ -15,22 +17,28 @@ class Wakeup:
 
     def __init__(self) -> None:
         self.fd = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
+        self._lock = threading.RLock()  # re-entrant, since a signal handler or a collection may strike inside ``set``
 
     def set(self) -> None:
-        """Wake the waiting thread, now or at its next wait."""
-        try:
-            os.eventfd_write(self.fd, 1)
-        except OSError:
-            pass  # the program has closed all of its descriptors under us: there is nothing to wake
+        """Wake the waiting thread, now or at its next wait. Does nothing once closed."""
+        with self._lock, contextlib.suppress(OSError):  # the program has closed all descriptors: nobody can be woken
+            if self.fd >= 0:
+                os.eventfd_write(self.fd, 1)
 
     def clear(self) -> None:
         """Take back every ``set`` so far."""
         try:
             os.eventfd_read(self.fd)
-        except OSError:
+        except BlockingIOError:
             pass
 
+    def close(self) -> None:
+        """Close the descriptor, for good; under the lock, so that no ``set`` writes to whoever gets the number."""
+        with self._lock:
+            fd, self.fd = self.fd, -1
+            if fd >= 0:
+                with contextlib.suppress(OSError):
+                    os.close(fd)
+
     def __del__(self) -> None:
-        # The descriptor goes with the last reference, never earlier: a ``set`` in another thread can then not write
-        # to a stranger that was given the number.
-        os.close(self.fd)
+        self.close()

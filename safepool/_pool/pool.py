@@ -177,6 +177,7 @@ class Pool:
         finally:
             _open_pools.discard(self)
             self._delivery.stop()
+            self._wakeup.close()  # an executor may be kept for long after its end, but not its descriptors
 
 
 _exiting = False

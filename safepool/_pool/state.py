@@ -81,6 +81,11 @@ class PoolState:
                 return worker
         return None
 
+    def drop_idle(self, worker: Worker) -> None:
+        """Take a worker that is not to be given anything any more from the idle ones, if it is there."""
+        if worker in self.idle:
+            self.idle.remove(worker)
+
     def recount(self) -> None:
         """Make the tables agree with each other again, after an interrupt in the middle of a change."""
         self.waiting_count = sum(task.state is TaskState.WAITING for task in self.waiting)

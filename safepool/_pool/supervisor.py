@@ -283,6 +283,7 @@ class Supervisor:
         with self._lock:
             worker.failed_boot = worker.state is WorkerState.STARTING
             worker.move(WorkerState.ENDING)
+            self._state.drop_idle(worker)
         self._unwatch_all(worker)
         worker.ending = worker.contained.end_tree()
         self._watch_ending(worker)
@@ -292,8 +293,7 @@ class Supervisor:
             if worker.state not in (WorkerState.IDLE, WorkerState.STARTING):
                 return  # a submitting thread was quicker
             worker.move(WorkerState.LEAVING, time.monotonic() + _LEAVE_LIMIT)
-            if worker in self._state.idle:
-                self._state.idle.remove(worker)
+            self._state.drop_idle(worker)
         worker.channel.send(Kind.QUIT, 0)
 
     # --- events ---
@@ -483,19 +483,23 @@ class Supervisor:
         self._wakeup.set()
 
     def _give_up(self, error: BaseException) -> None:
-        broken = InitializerError(attempts=0, reason=f"the supervisor failed: {error!r} (a defect of safepool)")
+        """Fail everybody rather than let anybody wait for ever; then end what can still be ended."""
+        broken = InitializerError(attempts=0, reason=f"the pool's supervisor failed: {error!r}")
         with self._lock:
             self._state.breaking, self._state.broken = True, broken
             stranded = self._take_all_waiting()
             workers = list(self._state.workers.values())
             self._state.workers.clear()
-        for worker in workers:
-            if worker.task is not None:
-                stranded.append(worker.task)
-            worker.contained.end_tree().run()
-            worker.contained.release()
+            for worker in workers:
+                if worker.task is not None:
+                    stranded.append(worker.task)
+                    self._part(worker, worker.task)
         for task in stranded:
             self._fail(task, lambda _task: broken)
+        for worker in workers:
+            with contextlib.suppress(OSError):  # the program may have closed our descriptors, which is why we are here
+                worker.contained.end_tree().run()
+                worker.contained.release()
 
     def _take_all_waiting(self, *, running: bool = True) -> list[Task]:
         """Empty the queue; the tasks are the caller's to settle (``running``: as if they had been started)."""
