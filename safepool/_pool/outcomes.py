@@ -5,6 +5,7 @@ Everything here runs user code (unpickling, ``__repr__``, callbacks), so it runs
 
 from __future__ import annotations
 
+import copy
 import pickle
 from collections.abc import Callable
 from concurrent.futures import Future
@@ -14,7 +15,6 @@ from safepool._pool.task import Task
 from safepool._pool.worker import Obituary
 from safepool._worker.framing import Frame, Kind
 from safepool.errors import (
-    InitializerError,
     RemoteTraceback,
     TaskKilledError,
     TaskTimeoutError,
@@ -23,8 +23,8 @@ from safepool.errors import (
 )
 
 __all__ = [
-    "broken",
     "cancel",
+    "copy_of",
     "died",
     "died_while_starting",
     "fail",
@@ -121,11 +121,11 @@ def died_while_starting(end: Obituary) -> BaseException:
     )
 
 
-def broken(attempts: int, reason: str, cause: BaseException | None) -> InitializerError:
-    """Return the pool's verdict on itself: one per future, since raising an exception adds to its traceback."""
-    error = InitializerError(attempts=attempts, reason=reason)
-    error.__cause__ = cause
-    return error
+def copy_of(error: BaseException) -> BaseException:
+    """Return one more of the same: each future has its own, since raising an exception adds to its traceback."""
+    another = copy.copy(error)
+    another.__cause__ = error.__cause__
+    return another
 
 
 def _one_line(error: BaseException) -> str:

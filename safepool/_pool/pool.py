@@ -158,8 +158,7 @@ class Pool:
 
     def _check_open(self) -> None:
         if self._state.broken is not None:
-            broken = self._state.broken
-            raise outcomes.broken(broken.attempts, broken.reason, broken.__cause__)
+            raise outcomes.copy_of(self._state.broken)
         if self._state.closing:
             raise RuntimeError("cannot schedule new futures after shutdown")
         if sys.is_finalizing() or _exiting:

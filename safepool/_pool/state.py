@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections import deque
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, field
 
 from safepool._pool.task import Task, TaskState
 from safepool._pool.worker import OCCUPYING, Worker, WorkerState
-from safepool.errors import InitializerError
 
 __all__ = ["PoolState", "Settings"]
 
@@ -42,7 +42,7 @@ class PoolState:
     failed_starts: int = 0  # in a row
     start_at: float = 0.0  # not before this instant, after a failed start
     breaking: bool = False  # no worker can be had; the error is being made
-    broken: InitializerError | None = None
+    broken: BrokenProcessPool | None = None
 
     def enqueue(self, task: Task) -> None:
         """Put a task at the end of the queue."""

@@ -27,6 +27,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable
+from concurrent.futures.process import BrokenProcessPool
 from functools import partial
 
 from safepool._os.janitor import janitor
@@ -474,17 +475,18 @@ class Supervisor:
         """In the delivery thread, since the cause has to be unpickled."""
         if isinstance(cause, bytes):
             cause = outcomes.unpack_exception(cause, lambda: "the initializer")
-        broken = outcomes.broken(attempts, reason, cause)
+        broken = InitializerError(attempts=attempts, reason=reason)
+        broken.__cause__ = cause
         with self._lock:
             self._state.broken = broken
             stranded = self._take_all_waiting()
         for task in stranded:
-            outcomes.fail(task, lambda: outcomes.broken(attempts, reason, cause))
+            outcomes.fail(task, lambda: outcomes.copy_of(broken))
         self._wakeup.set()
 
     def _give_up(self, error: BaseException) -> None:
         """Fail everybody rather than let anybody wait for ever; then end what can still be ended."""
-        broken = InitializerError(attempts=0, reason=f"the pool's supervisor failed: {error!r}")
+        broken = BrokenProcessPool(f"the pool's supervisor failed, and the pool is of no further use: {error!r}")
         with self._lock:
             self._state.breaking, self._state.broken = True, broken
             stranded = self._take_all_waiting()
@@ -495,7 +497,7 @@ class Supervisor:
                     stranded.append(worker.task)
                     self._part(worker, worker.task)
         for task in stranded:
-            self._fail(task, lambda _task: broken)
+            self._fail(task, lambda _task: outcomes.copy_of(broken))
         for worker in workers:
             with contextlib.suppress(OSError):  # the program may have closed our descriptors, which is why we are here
                 worker.contained.end_tree().run()
