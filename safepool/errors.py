@@ -222,11 +222,11 @@ class InitializerError(_Described, BrokenProcessPool):
         self._describe(message, {"attempts": attempts, "reason": reason})
 
 
-class TransferError(_Described, Exception):
+class TransferError(_Described, BrokenProcessPool):
     """An outcome could not be carried from the worker to the host.
 
     A task's exception whose class cannot be rebuilt from its arguments, or a result whose unpickling raises in the
-    host. The task did run. The worker is unharmed.
+    host. The task did run. The worker is unharmed, and the pool goes on; the standard library's breaks, hence the base.
 
     You do not get this when a call, an argument or a result cannot be *pickled*: then the future gets the
     pickling error itself, as with the standard library.

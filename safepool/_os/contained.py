@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import subprocess
+import threading
 from collections.abc import Callable, Mapping, Sequence
 
 from safepool._os import process_exit
@@ -36,6 +37,8 @@ class ContainedProcess:
         self._leader = leader
         self._lifeline = lifeline
         self._switch = switch
+        self._lock = threading.Lock()  # between ``release`` and questions from other threads
+        self._exit_status: int | None = None
         self._slot = janitor().enter(leader)  # last: nothing fails after it
 
     def read_stack(self) -> bytes:
@@ -50,17 +53,30 @@ class ContainedProcess:
         """Where the process's faulthandler writes, after ``request_stack``."""
         return self._switch.read_fd
 
-    def has_ended(self, wait: float = 0.0) -> bool:
-        """Return True once the first process is dead, or dies within ``wait`` seconds; its descendants may live."""
-        return process_exit.has_ended(self.pidfd, wait)
+    def has_ended(self, wait: float | None = 0.0) -> bool:
+        """Return True once the first process is dead; its descendants may live.
+
+        Args:
+            wait: Seconds to wait for that; None for as long as it takes.
+        """
+        with self._lock:  # a copy, since ``release`` may close ours while we wait
+            pidfd = os.dup(self.pidfd) if self.pidfd >= 0 else -1
+        if pidfd < 0:
+            return True
+        try:
+            return process_exit.has_ended(pidfd, wait)
+        finally:
+            os.close(pidfd)
 
     def exit_status(self) -> int | None:
         """Return how it ended: status, or minus the signal's number; None if that cannot be known."""
-        return process_exit.read_exit_status(self.pidfd)
+        with self._lock:
+            return self._exit_status if self.pidfd < 0 else process_exit.read_exit_status(self.pidfd)
 
     def send_signal(self, signum: int) -> bool:
         """Signal the first process alone; return False if it is gone."""
-        return process_exit.send_signal(self.pidfd, signum)
+        with self._lock:
+            return self.pidfd >= 0 and process_exit.send_signal(self.pidfd, signum)
 
     def signal_group(self, signum: int) -> bool:
         """Signal its whole group; return False if there is no safe way to."""
@@ -85,9 +101,11 @@ class ContainedProcess:
     def release(self) -> None:
         """Let go of a process whose tree is gone: reap it, close everything, strike it off the register."""
         self._lifeline.close_write()  # fires a last time: nothing is left to be hit, or it should be
-        process_exit.reap(self.pidfd)
-        os.close(self.pidfd)
-        self.pidfd = -1
+        with self._lock:
+            self._exit_status = process_exit.read_exit_status(self.pidfd)
+            process_exit.reap(self.pidfd)
+            pidfd, self.pidfd = self.pidfd, -1
+            os.close(pidfd)
         self._lifeline.close_read()
         self._switch.close()
         janitor().strike(self._slot)

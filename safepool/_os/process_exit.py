@@ -39,11 +39,11 @@ def open_pidfd(pid: int) -> int | None:
         return None
 
 
-def has_ended(pidfd: int, wait: float = 0.0) -> bool:
-    """Return True once the process is dead, reaped or not; wait for that, but no longer than so many seconds."""
+def has_ended(pidfd: int, wait: float | None = 0.0) -> bool:
+    """Return True once the process is dead, reaped or not; wait for that so many seconds, or without end (None)."""
     poll = select.poll()
     poll.register(pidfd, select.POLLIN)
-    return bool(poll.poll(wait * 1000))
+    return bool(poll.poll(None if wait is None else wait * 1000))
 
 
 def is_unreaped_child(pidfd: int) -> bool:

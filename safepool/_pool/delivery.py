@@ -27,8 +27,14 @@ class Delivery:
         """Have this run soon. Only the supervisor calls it."""
         self._queue.put(call)
         if self._thread is None:
-            self._thread = threading.Thread(target=self._run, name="safepool-delivery", daemon=True)
-            self._thread.start()
+            thread = threading.Thread(target=self._run, name="safepool-delivery", daemon=True)
+            try:
+                thread.start()
+            except RuntimeError:  # the interpreter is ending, or the system has no room: better here than never
+                self._queue.put(None)
+                self._run()
+            else:
+                self._thread = thread
 
     def stop(self) -> None:
         """Have the thread end when everything that was given is done."""

@@ -40,7 +40,7 @@ def check_count(name: str, value: int | None) -> int | None:
     if isinstance(value, bool) or not isinstance(value, int):
         raise TypeError(f"{name} must be an integer or None, not {value!r}")
     if value < 1:
-        raise ValueError(f"{name} must be 1 or more, not {value!r}")
+        raise ValueError(f"{name} must be greater than 0, not {value!r}")
     return value
 
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import itertools
+import multiprocessing
 import multiprocessing.context
+import threading
 import time
 import weakref
 from collections import deque
@@ -15,6 +17,7 @@ from typing import Any, Literal, ParamSpec, TypeVar, overload
 
 from safepool._pool.door import check_callable, check_count, check_seconds
 from safepool._pool.future import SafeFuture
+from safepool._pool.handle import WorkerHandle
 from safepool._pool.pool import Pool
 from safepool._pool.state import Settings
 from safepool._worker import payload
@@ -134,6 +137,7 @@ class SafeProcessPoolExecutor(_Mapping):
         self._task_timeout = check_seconds("task_timeout", task_timeout)
         if mp_context is not None and not isinstance(mp_context, multiprocessing.context.BaseContext):
             raise TypeError(f"mp_context must be a multiprocessing context or None, not {mp_context!r}")
+        self._mp_context = mp_context or multiprocessing.get_context("spawn")
         preparation = Preparation()
         call, fds = _pickle_initializer(initializer, initargs)
         settings = Settings(
@@ -227,6 +231,16 @@ class SafeProcessPoolExecutor(_Mapping):
         self.shutdown(kill=kind is not None and not issubclass(kind, Exception))
         return False
 
+    @property
+    def _processes(self) -> dict[int, WorkerHandle]:
+        """The workers by process id; private in the standard library, and used by many programs all the same."""
+        return self._pool.handles()
+
+    @property
+    def _executor_manager_thread(self) -> threading.Thread | None:
+        """The thread that runs the pool, under the standard library's name for it."""
+        return self._pool.thread
+
     def _join(self) -> None:
         try:
             self._pool.join()
@@ -306,18 +320,23 @@ def _take_each(
 ) -> Iterator[Any]:
     try:
         while pending:
-            first = pending.popleft()
-            try:
-                outcome = first.take(until)
-            except BaseException:
-                first.cancel()
-                raise
-            pending.extend(map(submit, itertools.islice(calls, 1)))
-            del first
-            yield outcome
+            yield _take_first(submit, calls, pending, until)  # no name holds the result while the caller has it
     finally:
         for task in pending:
             task.cancel()
+
+
+def _take_first(
+    submit: Callable[[Any], _Pending], calls: Iterator[Any], pending: deque[_Pending], until: float | None
+) -> Any:
+    first = pending.popleft()
+    try:
+        outcome = first.take(until)
+    except BaseException:
+        first.cancel()
+        raise
+    pending.extend(map(submit, itertools.islice(calls, 1)))
+    return outcome
 
 
 def _run_chunk(fn: Callable[..., T], chunk: tuple[tuple[Any, ...], ...]) -> list[T]:

@@ -16,15 +16,18 @@ from safepool._os.wakeup import Wakeup
 from safepool._pool import outcomes
 from safepool._pool.delivery import Delivery
 from safepool._pool.future import SafeFuture
+from safepool._pool.handle import WorkerHandle
 from safepool._pool.state import PoolState, Settings
 from safepool._pool.supervisor import Supervisor
 from safepool._pool.task import Task, TaskState
-from safepool._pool.worker import Worker
+from safepool._pool.worker import Worker, WorkerState
 from safepool._worker import payload
 from safepool._worker.launch import Preparation
 from safepool.errors import TaskKilledError
 
 __all__ = ["Pool"]
+
+_FIRST_START = 5.0  # seconds to wait for the first worker's number; starting one takes milliseconds
 
 _open_pools: set[Pool] = set()
 
@@ -145,10 +148,20 @@ class Pool:
         """Have user code run in the delivery thread."""
         self._delivery.put(call)
 
-    def pids(self) -> list[int]:
-        """Return the process ids of the workers there are."""
+    def handles(self) -> dict[int, WorkerHandle]:
+        """Return the workers there are, by process id; wait for the first one if a task is waiting for it."""
         with self._lock:
-            return [worker.contained.pid for worker in self._state.workers.values()]
+            is_coming = bool(self._state.waiting_count) and not self._state.workers
+        if is_coming:
+            self._supervisor.first_start.wait(_FIRST_START)
+        with self._lock:
+            workers = [worker for worker in self._state.workers.values() if worker.state is not WorkerState.ENDING]
+        return {worker.contained.pid: WorkerHandle(worker.contained, worker.number) for worker in workers}
+
+    @property
+    def thread(self) -> threading.Thread | None:
+        """The supervisor's thread, once there is one."""
+        return self._thread
 
     def _check_owner(self) -> None:
         if self._owner != os.getpid():

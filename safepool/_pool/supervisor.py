@@ -83,6 +83,7 @@ class Supervisor:
         self._janitor_fd = -1
         self._planned: float | None = None
         self._finished = False
+        self.first_start = threading.Event()
 
     # --- called by other threads, with the pool's lock held ---
 
@@ -210,6 +211,7 @@ class Supervisor:
         self._watch_janitor()
         with self._lock:
             self._state.workers[worker.number] = worker
+        self.first_start.set()
 
     def _launch(self) -> Worker:
         settings = self._state.settings

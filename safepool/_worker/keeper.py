@@ -7,12 +7,14 @@ is left unreaped, as multiprocessing does: torch's SIGCHLD handler and others as
 
 from __future__ import annotations
 
+import contextlib
 import os
 import selectors
 import threading
 import time
 
 from safepool._os.contained import ContainedProcess
+from safepool._os.janitor import janitor
 from safepool._os.wakeup import Wakeup
 
 __all__ = ["KeptProcess", "keep"]
@@ -89,10 +91,14 @@ class _Keeper:
                 if process.is_due(now):
                     process.sweep()
             self._wait(kept)
+            with contextlib.suppress(OSError):  # no room for a new one just now: the next turn tries again
+                janitor().ensure()
 
     def _wait(self, kept: list[KeptProcess]) -> None:
         with selectors.PollSelector() as selector:
             selector.register(self._wakeup.fd, selectors.EVENT_READ)
+            if janitor().life_fd >= 0:
+                selector.register(janitor().life_fd, selectors.EVENT_READ)
             for process in kept:
                 pidfd = process.pidfd
                 if pidfd is not None and pidfd >= 0:  # a joining thread may just have let go of it

@@ -96,7 +96,7 @@ def launch(
     program_fd = os.memfd_create("safepool-program", os.MFD_CLOEXEC)
     try:
         with open(program_fd, "wb", closefd=False) as file:
-            file.write(program.getbuffer())
+            file.write(program.getvalue())
         os.lseek(program_fd, 0, os.SEEK_SET)  # the child shares our position
 
         def command(lifeline: int, switch: int) -> list[str | bytes]:

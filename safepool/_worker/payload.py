@@ -24,7 +24,7 @@ _PLAIN_SIZE = 1 << 16  # bytes; a larger one takes long enough to be somebody el
 loads = pickle.loads
 
 
-def dumps(value: object) -> memoryview:
+def dumps(value: object) -> bytes:
     """Pickle, by reference where possible.
 
     Raises:
@@ -39,7 +39,7 @@ def dumps(value: object) -> memoryview:
             raise error from None
 
 
-def dumps_by_value(value: object) -> memoryview:
+def dumps_by_value(value: object) -> bytes:
     """Pickle with ``cloudpickle``: what stands in ``__main__`` or cannot be imported travels by value."""
     import cloudpickle  # lazily: most workers never need it
 
@@ -48,7 +48,7 @@ def dumps_by_value(value: object) -> memoryview:
     extra: dict[type, Any] = ForkingPickler._extra_reducers  # type: ignore[attr-defined]  # typeshed omits it
     pickler.dispatch_table = ChainMap(extra, cloudpickle.Pickler.dispatch_table)
     pickler.dump(value)
-    return file.getbuffer()
+    return file.getvalue()  # shares the memory; a view would keep the file from being collected
 
 
 def is_plain(value: object, size: int) -> bool:
@@ -56,7 +56,7 @@ def is_plain(value: object, size: int) -> bool:
     return type(value) in _PLAIN_TYPES and size <= _PLAIN_SIZE
 
 
-def _dumps_by_reference(value: object) -> memoryview:
+def _dumps_by_reference(value: object) -> bytes:
     file = io.BytesIO()
     ForkingPickler(file, pickle.HIGHEST_PROTOCOL).dump(value)
-    return file.getbuffer()
+    return file.getvalue()  # shares the memory; a view would keep the file from being collected
