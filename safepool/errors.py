@@ -2,7 +2,7 @@
 
 Each stays catchable as the standard library's: code written for ``ProcessPoolExecutor`` that catches
 ``BrokenProcessPool`` or ``TimeoutError`` goes on working. A task's own exception is never wrapped: it arrives as
-it was raised, with the worker's traceback as its ``__cause__``.
+it was raised, with the worker's traceback as its ``__cause__`` (the standard library's own class for it).
 
 All of them survive pickling (a nested pool's error travels through the outer pool), which is why the fields are
 passed to ``__init__`` by name and restored by ``__reduce__``.
@@ -18,7 +18,6 @@ from typing import Any, NamedTuple
 __all__ = [
     "EndedProcess",
     "InitializerError",
-    "RemoteTraceback",
     "TaskKilledError",
     "TaskTimeoutError",
     "TransferError",
@@ -41,17 +40,6 @@ class EndedProcess(NamedTuple):
     def __str__(self) -> str:
         shown = self.command if len(self.command) <= _MOST_COMMAND else f"{self.command[:_MOST_COMMAND]}..."
         return f"{shown} (pid {self.pid})"
-
-
-class RemoteTraceback(Exception):  # noqa: N818  # it is no error of its own, but where one came from
-    """The traceback as the worker printed it; it rides as the ``__cause__`` of a task's own exception."""
-
-    def __init__(self, text: str) -> None:
-        super().__init__(text)
-        self.text = text
-
-    def __str__(self) -> str:
-        return f'\n"""\n{self.text}"""'
 
 
 class _Described:

@@ -73,11 +73,9 @@ def _decide_work(state: PoolState, now: float) -> list[Action]:
     fresh = [worker for worker in idle if limit is None or worker.runs < limit]
     leaving = [worker for worker in idle if limit is not None and worker.runs >= limit]
     actions = [Action(Do.GIVE)] * min(state.waiting_count, len(fresh))
-    unserved = state.waiting_count - len(actions)
     starting = [worker for worker in state.workers.values() if worker.state is WorkerState.STARTING]
     if now >= state.start_at and not state.breaking:
-        room = state.settings.max_workers - state.occupying()
-        actions += [Action(Do.START)] * max(0, min(room, unserved - len(starting)))
+        actions += [Action(Do.START)] * state.to_start()
     if (state.closing or state.abandoned or state.breaking) and not state.waiting_count:
         leaving = idle + starting
     actions += [Action(Do.RETIRE, worker) for worker in leaving if not worker.undelivered]

@@ -237,6 +237,11 @@ class SafeProcessPoolExecutor(_Mapping):
         return self._pool.handles()
 
     @property
+    def _broken(self) -> bool:
+        """True if the pool is of no further use."""
+        return self._pool.is_broken
+
+    @property
     def _executor_manager_thread(self) -> threading.Thread | None:
         """The thread that runs the pool, under the standard library's name for it."""
         return self._pool.thread

@@ -9,13 +9,13 @@ import copy
 import pickle
 from collections.abc import Callable
 from concurrent.futures import Future
+from concurrent.futures.process import _RemoteTraceback  # private; programs look for it
 from typing import Any
 
 from safepool._pool.task import Task
 from safepool._pool.worker import Obituary
 from safepool._worker.framing import Frame, Kind
 from safepool.errors import (
-    RemoteTraceback,
     TaskKilledError,
     TaskTimeoutError,
     TransferError,
@@ -62,12 +62,13 @@ def unpack_exception(packed: bytes | memoryview, describe: Callable[[], str]) ->
     if not isinstance(error, BaseException):
         error = TransferError(task=describe(), reason=reason or "it is no exception any more", original=line)
     assert isinstance(error, BaseException)
-    error.__cause__ = RemoteTraceback(text)
+    error.__cause__ = _RemoteTraceback(f'\n"""\n{text}"""')  # type: ignore[arg-type]  # typeshed has it wrong: it is text
     return error
 
 
 def fail(task: Task, make_error: Callable[[], BaseException]) -> None:
     """Settle a task that brought no outcome itself."""
+    task.future._task = None
     task.future.set_exception(make_error())
 
 

@@ -27,7 +27,7 @@ from safepool.errors import TaskKilledError
 
 __all__ = ["Pool"]
 
-_FIRST_START = 5.0  # seconds to wait for the first worker's number; starting one takes milliseconds
+_START_LIMIT = 5.0  # seconds to wait for the numbers of workers to be; starting one takes milliseconds
 
 _open_pools: set[Pool] = set()
 
@@ -52,20 +52,17 @@ class Pool:
         """Take a call; return its future. A call that cannot be pickled fails its future, not this method."""
         self._check_owner()
         future: SafeFuture[Any] = SafeFuture()
+        task = Task(0, future, (fn, args, kwargs), b"", timeout)
         try:
-            content = self._dumps((fn, args, kwargs))
+            task.payload = self._dumps(task.call)
         except Exception as error:
-            self._check_open()
-            future.set_running_or_notify_cancel()
-            future.set_exception(error)
-            return future
+            task.unfit = error
         worker = None
         wake = True
         try:
             with self._lock:
                 self._check_open()
-                self._count += 1
-                task = Task(self._count, future, (fn, args, kwargs), content, timeout)
+                task.number = self._count = self._count + 1
                 try:
                     worker, wake = self._place(task)
                 except BaseException:  # Ctrl-C in the middle
@@ -81,7 +78,7 @@ class Pool:
     def _place(self, task: Task) -> tuple[Worker | None, bool]:
         """Give the task to an idle worker, else queue it; return the worker, and whether to wake the supervisor."""
         task.future._pool, task.future._task = self, task
-        worker = None if self._state.waiting_count else self._state.take_idle()
+        worker = None if self._state.waiting_count or task.unfit else self._state.take_idle()
         if worker is None:
             self._state.enqueue(task)
             self._ensure_thread()
@@ -100,9 +97,8 @@ class Pool:
                 self._state.kill_reason = self._state.kill_reason or reason
                 instant = time.monotonic() + (0.0 if kill else timeout or 0.0)
                 self._state.kill_at = min(self._state.kill_at or instant, instant)
-            while cancel and (task := self._state.take_waiting()):
-                task.state = TaskState.SETTLED
-                cancelled.append(task)
+            if cancel:
+                cancelled = self._state.cancel_waiting(spare=not kill)
         for task in cancelled:
             outcomes.cancel(task.future)
         self._wakeup.set()
@@ -137,6 +133,7 @@ class Pool:
         with self._lock:
             was_waiting = self._state.discard_waiting(task)
         if was_waiting:
+            task.future._task = None
             task.future.set_running_or_notify_cancel()
             self._wakeup.set()  # the pool may have been waiting for it to close
 
@@ -149,14 +146,17 @@ class Pool:
         self._delivery.put(call)
 
     def handles(self) -> dict[int, WorkerHandle]:
-        """Return the workers there are, by process id; wait for the first one if a task is waiting for it."""
+        """Return the workers there are, by process id, once those that waiting tasks call for have been started."""
         with self._lock:
-            is_coming = bool(self._state.waiting_count) and not self._state.workers
-        if is_coming:
-            self._supervisor.first_start.wait(_FIRST_START)
-        with self._lock:
+            if not self._state.breaking:
+                self._supervisor.started.wait_for(lambda: not self._state.to_start(), _START_LIMIT)
             workers = [worker for worker in self._state.workers.values() if worker.state is not WorkerState.ENDING]
         return {worker.contained.pid: WorkerHandle(worker.contained, worker.number) for worker in workers}
+
+    @property
+    def is_broken(self) -> bool:
+        """True once no worker can be had any more."""
+        return self._state.broken is not None
 
     @property
     def thread(self) -> threading.Thread | None:

@@ -12,6 +12,9 @@ from safepool._pool.worker import OCCUPYING, Worker, WorkerState
 __all__ = ["PoolState", "Settings"]
 
 
+_SERVING = (WorkerState.STARTING, WorkerState.IDLE)  # will take a waiting task next
+
+
 @dataclass(frozen=True)
 class Settings:
     """What the pool was made with; all of it has been checked."""
@@ -72,6 +75,24 @@ class PoolState:
         self.waiting_count -= 1
         return True
 
+    def cancel_waiting(self, *, spare: bool) -> list[Task]:
+        """Take waiting tasks out of the queue, to be cancelled.
+
+        Args:
+            spare: Leave those alone that a worker is about to take, as the standard library does.
+        """
+        running = self.occupying() - sum(worker.state in _SERVING for worker in self.workers.values())
+        spared = [task for task in self.waiting if task.state is TaskState.WAITING] if spare else []
+        spared = spared[: self.settings.max_workers - running]
+        cancelled = []
+        while (task := self.take_waiting()) is not None:
+            if task not in spared:
+                task.state = TaskState.SETTLED
+                cancelled.append(task)
+        for task in spared:
+            self.enqueue(task)
+        return cancelled
+
     def take_idle(self) -> Worker | None:
         """Take the worker that became idle last: its memory is warmest."""
         limit = self.settings.max_tasks_per_child
@@ -90,6 +111,11 @@ class PoolState:
         """Make the tables agree with each other again, after an interrupt in the middle of a change."""
         self.waiting_count = sum(task.state is TaskState.WAITING for task in self.waiting)
         self.idle = [worker for worker in self.workers.values() if worker.state is WorkerState.IDLE]
+
+    def to_start(self) -> int:
+        """Return how many more workers the waiting tasks call for."""
+        serving = sum(worker.state in _SERVING for worker in self.workers.values())
+        return max(0, min(self.settings.max_workers - self.occupying(), self.waiting_count - serving))
 
     def occupying(self) -> int:
         """Return how many of ``max_workers`` are taken."""

@@ -83,7 +83,7 @@ class Supervisor:
         self._janitor_fd = -1
         self._planned: float | None = None
         self._finished = False
-        self.first_start = threading.Event()
+        self.started = threading.Condition(lock)  # notified after each start of a worker
 
     # --- called by other threads, with the pool's lock held ---
 
@@ -182,16 +182,24 @@ class Supervisor:
             worker = self._state.take_idle()
             if worker is None:
                 return
-            while (task := self._state.take_waiting()) is not None:
-                if task.future.running() or task.future.set_running_or_notify_cancel():
-                    break  # running already: it had been sent to a worker that died before it began
-                task.state = TaskState.SETTLED
+            task = self._next_task()
             if task is None:
                 self._state.idle.append(worker)
                 return
             self.assign(worker, task)
         if not worker.channel.flush():
             self._watch_channel(worker)
+
+    def _next_task(self) -> Task | None:
+        """Take the next task that can be run; those that cannot are settled on the way."""
+        while (task := self._state.take_waiting()) is not None:
+            # Running already: it had been sent to a worker that died before it began.
+            if task.future.running() or task.future.set_running_or_notify_cancel():
+                if task.unfit is None:
+                    return task
+                self._fail(task, lambda task: task.unfit or AssertionError(task))
+            task.state = TaskState.SETTLED
+        return None
 
     def _start(self) -> None:
         self._count += 1
@@ -211,7 +219,7 @@ class Supervisor:
         self._watch_janitor()
         with self._lock:
             self._state.workers[worker.number] = worker
-        self.first_start.set()
+            self.started.notify_all()
 
     def _launch(self) -> Worker:
         settings = self._state.settings

@@ -39,6 +39,7 @@ class Task:
     call: tuple[Callable[..., Any], tuple[Any, ...], dict[str, Any]]
     payload: memoryview | bytes
     timeout: float | None
+    unfit: BaseException | None = None  # why it cannot be sent; it fails when its turn comes
     state: TaskState = field(default=TaskState.WAITING)
 
     def describe(self) -> str:

@@ -7,6 +7,7 @@ word, the end of the channel, or a fault.
 
 from __future__ import annotations
 
+import logging
 import os
 import pickle
 import signal
@@ -20,6 +21,8 @@ from safepool._worker.framing import Frame, FrameReader, Kind, header
 from safepool._worker.record import StartRecord
 
 __all__ = ["WorkerProcess"]
+
+_log = logging.getLogger("concurrent.futures")  # where the standard library's workers say so, too
 
 _RECEIVE_SIZE = 1 << 18  # bytes per read: the usual size of a socket's buffer
 _JOINED_SIZE = 1 << 16  # bytes; up to here one copy costs less than a second system call
@@ -81,7 +84,7 @@ class _Server:
         self._send(Kind.READY, 0, b"")
         return True
 
-    def _run(self, frame: Frame) -> tuple[Kind, bytes | memoryview]:
+    def _run(self, frame: Frame) -> tuple[Kind, bytes]:
         try:
             self._record.note(frame.task)
             self._in_task = True
@@ -91,10 +94,12 @@ class _Server:
             self._in_task = False
         except BaseException as error:
             self._in_task = False
+            if frame.kind is Kind.INITIALIZE:
+                _log.critical("Exception in initializer:", exc_info=True)
             return Kind.RAISED, _describe(error)
         return (Kind.PLAIN_RESULT if payload.is_plain(value, len(answer)) else Kind.RESULT), answer
 
-    def _send(self, kind: Kind, task: int, content: bytes | memoryview) -> None:
+    def _send(self, kind: Kind, task: int, content: bytes) -> None:
         head = header(kind, task, len(content))
         if len(content) <= _JOINED_SIZE:
             self._channel.sendall(head + content)
@@ -108,7 +113,7 @@ class _Server:
             raise KeyboardInterrupt
 
 
-def _describe(error: BaseException) -> memoryview:
+def _describe(error: BaseException) -> bytes:
     """Pack an exception so that something of it arrives whatever its class does: itself, its name, its traceback."""
     inner = error.__traceback__.tb_next if error.__traceback__ else None  # without our own frame
     text = "".join(traceback.format_exception(type(error), error, inner))
