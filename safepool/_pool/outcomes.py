@@ -72,10 +72,11 @@ def fail(task: Task, make_error: Callable[[], BaseException]) -> None:
     task.future.set_exception(make_error())
 
 
-def cancel(future: Future[Any]) -> None:
-    """Cancel a future that has not started, and wake whoever waits for it."""
-    if Future.cancel(future):
-        future.set_running_or_notify_cancel()
+def cancel(task: Task) -> None:
+    """Cancel a task that has left the queue without having started, and wake whoever waits for it."""
+    task.future._task = None
+    if Future.cancel(task.future):
+        task.future.set_running_or_notify_cancel()
 
 
 def died(detail: str, task: Task, end: Obituary) -> BaseException:

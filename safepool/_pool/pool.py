@@ -100,7 +100,7 @@ class Pool:
             if cancel:
                 cancelled = self._state.cancel_waiting(spare=not kill)
         for task in cancelled:
-            outcomes.cancel(task.future)
+            outcomes.cancel(task)
         self._wakeup.set()
 
     def abandon(self) -> None:

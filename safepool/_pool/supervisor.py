@@ -253,7 +253,7 @@ class Supervisor:
             stranded = self._take_all_waiting(running=False)
             workers = list(self._state.workers.values())
         for task in stranded:
-            outcomes.cancel(task.future)
+            outcomes.cancel(task)
         for worker in workers:
             if worker.state is not WorkerState.ENDING:
                 worker.verdict = worker.verdict or partial(outcomes.killed, reason)
