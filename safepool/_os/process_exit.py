@@ -19,6 +19,8 @@ import struct
 
 __all__ = ["has_ended", "is_unreaped_child", "open_pidfd", "read_exit_status", "reap", "send_signal"]
 
+_LONGEST_POLL = 2**31 - 1  # milliseconds, 24 days: poll takes no more
+
 _PIDFD_GET_INFO = 0xC040FF0B
 _INFO_SIZE = 64
 _INFO_EXIT = 1 << 3  # request and answer bit in the mask: the exit status is valid
@@ -43,7 +45,7 @@ def has_ended(pidfd: int, wait: float | None = 0.0) -> bool:
     """Return True once the process is dead, reaped or not; wait for that so many seconds, or without end (None)."""
     poll = select.poll()
     poll.register(pidfd, select.POLLIN)
-    return bool(poll.poll(None if wait is None else wait * 1000))
+    return bool(poll.poll(None if wait is None else min(wait * 1000, _LONGEST_POLL)))
 
 
 def is_unreaped_child(pidfd: int) -> bool:

@@ -57,6 +57,7 @@ _LEAVE_LIMIT = 5.0  # seconds for exit handlers after the word to leave
 _START_GRACE = 1.0  # seconds for a worker to begin with a task it has been sent; more than any scheduler's delay
 _OVERSLEEP = 1.0  # seconds; more than this late, and the host was stopped or suspended rather than busy
 _DYING = 0.02  # seconds between the end of a dying process's channel and its death; microseconds as a rule
+_LONGEST_WAIT = 86_400.0  # seconds; poll takes no more than 24 days
 _MOST_FAILED_BOOTS = 3
 _MOST_FAILED_STARTS = 5
 _RETRY_DELAY = 0.05  # seconds after the first failed start, doubled with each further one
@@ -144,7 +145,7 @@ class Supervisor:
         with self._lock:
             self._planned = next_instant(self._state)
         planned = self._planned
-        wait = None if planned is None else max(0.0, planned - time.monotonic())
+        wait = None if planned is None else min(max(0.0, planned - time.monotonic()), _LONGEST_WAIT)
         if actions:
             wait = 0.0  # what was done may call for more
         events = self._selector.select(wait)
