@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-import itertools
 import multiprocessing
 import multiprocessing.context
 import threading
-import time
 import weakref
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from concurrent.futures import Executor, Future
-from functools import partial
+from collections.abc import Callable, Mapping
+from concurrent.futures import Future
 from types import TracebackType
 from typing import Any, Literal, ParamSpec, TypeVar, overload
 
 from safepool._pool.door import check_callable, check_count, check_seconds
 from safepool._pool.future import SafeFuture
 from safepool._pool.handle import WorkerHandle
+from safepool._pool.mapping import DEFAULT, MappingExecutor
 from safepool._pool.pool import Pool
 from safepool._pool.state import Settings
 from safepool._worker import payload
@@ -28,70 +25,8 @@ __all__ = ["PoolView", "SafeProcessPoolExecutor"]
 P = ParamSpec("P")
 T = TypeVar("T")
 
-_DEFAULT: Any = ...  # "as the pool was made": None already means "no limit"
 
-
-class _Mapping(Executor):
-    """``map`` for whatever has a ``submit``: the executor, and its views."""
-
-    def _submit_timed(self, timeout: Any, fn: Callable[..., Any], args: tuple[Any, ...]) -> Future[Any]:
-        raise NotImplementedError
-
-    def _limit(self, timeout: Any) -> float | None:
-        raise NotImplementedError
-
-    def map(
-        self,
-        fn: Callable[..., T],
-        /,
-        *iterables: Iterable[Any],
-        timeout: float | None = None,
-        chunksize: int = 1,
-        buffersize: int | None = None,
-        task_timeout: float | None = _DEFAULT,
-        return_exceptions: bool = False,
-    ) -> Iterator[T]:
-        """Return an iterator over ``fn`` of the items, in their order; the calls are made at the same time.
-
-        Args:
-            fn: What to call.
-            *iterables: Where its arguments come from, one from each; the shortest ends it.
-            timeout: Seconds from now after which waiting for the next result raises ``TimeoutError``. It stops the
-                waiting, not the tasks: those that have not started are cancelled.
-            chunksize: Items per task. Fewer, larger tasks cost less; a worker's death fails the whole chunk. With a
-                time limit per item every item is a task of its own, whatever the chunksize.
-            buffersize: The most tasks that are submitted ahead of the result that was taken last, so that endless
-                input can be mapped. None submits everything at once.
-            task_timeout: Seconds that each item may run; ``...`` for the pool's own limit, None for no limit.
-            return_exceptions: Give an item's exception in place of its result, and go on.
-
-        Raises:
-            TypeError: ``fn`` cannot be called, or an option has the wrong type.
-            ValueError: An option is out of range.
-            RuntimeError: The pool is shut down.
-        """
-        check_callable("fn", fn)
-        size = check_count("chunksize", chunksize)
-        ahead = check_count("buffersize", buffersize)
-        limit = self._limit(task_timeout)
-        waiting_ends = None if timeout is None else time.monotonic() + timeout
-        rows = zip(*iterables, strict=False)  # as the built-in ``map``: the shortest ends it
-        if size is None or size == 1 or limit is not None:
-            submit = partial(self._submit_row, task_timeout, fn, return_exceptions)
-            return _each_result(submit, rows, ahead, waiting_ends)
-        chunks = iter(lambda: tuple(itertools.islice(rows, size)), ())
-        submit = partial(self._submit_chunk, task_timeout, fn, return_exceptions)
-        return itertools.chain.from_iterable(_each_result(submit, chunks, ahead, waiting_ends))
-
-    def _submit_row(self, timeout: Any, fn: Callable[..., Any], keep: bool, row: tuple[Any, ...]) -> _Pending:
-        return _Pending(self._submit_timed(timeout, fn, row), keep, None)
-
-    def _submit_chunk(self, timeout: Any, fn: Callable[..., Any], keep: bool, chunk: tuple[Any, ...]) -> _Pending:
-        run = _run_chunk_keeping if keep else _run_chunk
-        return _Pending(self._submit_timed(timeout, run, (fn, chunk)), keep, len(chunk))
-
-
-class SafeProcessPoolExecutor(_Mapping):
+class SafeProcessPoolExecutor(MappingExecutor):
     """A process pool in which nothing is left behind, and one task's fault stays one task's fault.
 
     Takes the place of ``concurrent.futures.ProcessPoolExecutor``. Workers are spawned (never forked), on demand, up
@@ -161,7 +96,7 @@ class SafeProcessPoolExecutor(_Mapping):
     @overload
     def submit(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> SafeFuture[T]: ...
     def submit(  # type: ignore[misc]  # a ParamSpec may not be joined by a keyword: fn's own is not to be had this way
-        self, fn: Callable[..., T], /, *args: Any, task_timeout: float | None = _DEFAULT, **kwargs: Any
+        self, fn: Callable[..., T], /, *args: Any, task_timeout: float | None = DEFAULT, **kwargs: Any
     ) -> SafeFuture[T]:
         """Have a worker call ``fn(*args, **kwargs)``; return its future.
 
@@ -183,7 +118,7 @@ class SafeProcessPoolExecutor(_Mapping):
         check_callable("fn", fn)
         return self._pool.submit(fn, args, kwargs, self._limit(task_timeout))
 
-    def options(self, *, timeout: float | None = _DEFAULT) -> PoolView:
+    def options(self, *, timeout: float | None = DEFAULT) -> PoolView:
         """Return a view of this pool with other limits.
 
         The view is an Executor itself, for libraries that take one, and its ``submit`` passes every keyword to the
@@ -255,15 +190,15 @@ class SafeProcessPoolExecutor(_Mapping):
             raise
 
     def _limit(self, timeout: Any) -> float | None:
-        return self._task_timeout if timeout is _DEFAULT else check_seconds("task_timeout", timeout)
+        return self._task_timeout if timeout is DEFAULT else check_seconds("task_timeout", timeout)
 
     def _submit_timed(self, timeout: Any, fn: Callable[..., Any], args: tuple[Any, ...]) -> Future[Any]:
-        if timeout is _DEFAULT:  # through ``submit``, which programs and libraries may have replaced
+        if timeout is DEFAULT:  # through ``submit``, which programs and libraries may have replaced
             return self.submit(fn, *args)
         return self.submit(fn, *args, task_timeout=timeout)
 
 
-class PoolView(_Mapping):
+class PoolView(MappingExecutor):
     """A pool with other limits; made by ``SafeProcessPoolExecutor.options``."""
 
     __module__ = "safepool"
@@ -283,80 +218,12 @@ class PoolView(_Mapping):
         self._executor.shutdown(wait, cancel_futures=cancel_futures)
 
     def _limit(self, timeout: Any) -> float | None:
-        return self._timeout if timeout is _DEFAULT else check_seconds("task_timeout", timeout)
+        return self._timeout if timeout is DEFAULT else check_seconds("task_timeout", timeout)
 
     def _submit_timed(self, timeout: Any, fn: Callable[..., Any], args: tuple[Any, ...]) -> Future[Any]:
-        if timeout is _DEFAULT:
+        if timeout is DEFAULT:
             return self.submit(fn, *args)
         return self._executor.submit(fn, *args, task_timeout=timeout)
-
-
-class _Pending:
-    """A task of ``map``, and how its outcome is to be given out."""
-
-    def __init__(self, future: Future[Any], keep: bool, items: int | None) -> None:
-        self._future = future
-        self._keep = keep
-        self._items = items
-
-    def take(self, until: float | None) -> Any:
-        """Return the outcome; wait no longer than ``until``."""
-        try:
-            return self._future.result(None if until is None else until - time.monotonic())
-        except Exception as error:
-            if not self._keep or not self._future.done():
-                raise
-            return error if self._items is None else [error] * self._items
-
-    def cancel(self) -> None:
-        self._future.cancel()
-
-
-def _each_result(
-    submit: Callable[[Any], _Pending], calls: Iterator[Any], ahead: int | None, until: float | None
-) -> Iterator[Any]:
-    """Submit now, all or as many as may be ahead; give out results as they are asked for."""
-    pending = deque(map(submit, calls if ahead is None else itertools.islice(calls, ahead)))
-    return _take_each(submit, calls, pending, until)
-
-
-def _take_each(
-    submit: Callable[[Any], _Pending], calls: Iterator[Any], pending: deque[_Pending], until: float | None
-) -> Iterator[Any]:
-    try:
-        while pending:
-            yield _take_first(submit, calls, pending, until)  # no name holds the result while the caller has it
-    finally:
-        for task in pending:
-            task.cancel()
-
-
-def _take_first(
-    submit: Callable[[Any], _Pending], calls: Iterator[Any], pending: deque[_Pending], until: float | None
-) -> Any:
-    first = pending.popleft()
-    try:
-        outcome = first.take(until)
-    except BaseException:
-        first.cancel()
-        raise
-    pending.extend(map(submit, itertools.islice(calls, 1)))
-    return outcome
-
-
-def _run_chunk(fn: Callable[..., T], chunk: tuple[tuple[Any, ...], ...]) -> list[T]:
-    return [fn(*row) for row in chunk]
-
-
-def _run_chunk_keeping(fn: Callable[..., T], chunk: tuple[tuple[Any, ...], ...]) -> list[Any]:
-    return [_outcome(fn, row) for row in chunk]
-
-
-def _outcome(fn: Callable[..., T], row: tuple[Any, ...]) -> T | Exception:
-    try:
-        return fn(*row)
-    except Exception as error:
-        return error
 
 
 def _usable_cpus() -> int:

@@ -23,6 +23,7 @@ from safepool.errors import (
 )
 
 __all__ = [
+    "begin",
     "cancel",
     "copy_of",
     "died",
@@ -72,11 +73,21 @@ def fail(task: Task, make_error: Callable[[], BaseException]) -> None:
     task.future.set_exception(make_error())
 
 
-def cancel(task: Task) -> None:
+def begin(task: Task) -> bool:
+    """Let a task's future know that it runs; return False if it was cancelled instead.
+
+    It may run already: then it had been sent to a worker that died before it began with it.
+    """
+    return task.future.running() or task.future.set_running_or_notify_cancel()
+
+
+def cancel(task: Task, reason: str) -> None:
     """Cancel a task that has left the queue without having started, and wake whoever waits for it."""
     task.future._task = None
     if Future.cancel(task.future):
         task.future.set_running_or_notify_cancel()
+    else:  # it counts as running, though it never began
+        fail(task, lambda: TaskKilledError(task=task.describe(), pid=task.future.pid or 0, reason=reason))
 
 
 def died(detail: str, task: Task, end: Obituary) -> BaseException:

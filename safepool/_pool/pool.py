@@ -23,7 +23,6 @@ from safepool._pool.task import Task, TaskState
 from safepool._pool.worker import Worker, WorkerState
 from safepool._worker import payload
 from safepool._worker.launch import Preparation
-from safepool.errors import TaskKilledError
 
 __all__ = ["Pool"]
 
@@ -100,7 +99,7 @@ class Pool:
             if cancel:
                 cancelled = self._state.cancel_waiting(spare=not kill)
         for task in cancelled:
-            outcomes.cancel(task)
+            outcomes.cancel(task, reason)
         self._wakeup.set()
 
     def abandon(self) -> None:
@@ -124,7 +123,7 @@ class Pool:
             if not was_put_back:
                 self._supervisor.request_kill(task, reason)
         if was_put_back:  # it had been sent to a worker that died before it began: nothing is to be ended
-            task.future.set_exception(TaskKilledError(task=task.describe(), pid=task.future.pid or 0, reason=reason))
+            outcomes.cancel(task, reason)
         self._wakeup.set()
         return True
 
@@ -149,7 +148,7 @@ class Pool:
         """Return the workers there are, by process id, once those that waiting tasks call for have been started."""
         with self._lock:
             if not self._state.breaking:
-                self._supervisor.started.wait_for(lambda: not self._state.to_start(), _START_LIMIT)
+                self._supervisor.staff.started.wait_for(lambda: not self._state.to_start(), _START_LIMIT)
             workers = [worker for worker in self._state.workers.values() if worker.state is not WorkerState.ENDING]
         return {worker.contained.pid: WorkerHandle(worker.contained, worker.number) for worker in workers}
 

@@ -12,9 +12,6 @@ At a deadline, in this order (each step an entry in ``worker.WorkerState``):
 
 A worker that dies by itself goes straight to ENDING, after its channel has been read out: a complete result that it
 managed to send counts; a torn one does not.
-
-The selector is ``poll``: epoll goes on reporting a file whose descriptor the program has closed behind our back, and
-cannot be told to stop.
 """
 
 from __future__ import annotations
@@ -30,22 +27,21 @@ from collections.abc import Callable
 from concurrent.futures.process import BrokenProcessPool
 from functools import partial
 
-from safepool._os.janitor import janitor
 from safepool._os.oom import oom_kill_count
 from safepool._os.wakeup import Wakeup
 from safepool._pool import outcomes
 from safepool._pool.delivery import Delivery
 from safepool._pool.dispatch import Action, Do, decide, next_instant
+from safepool._pool.staff import Staff
 from safepool._pool.state import PoolState
 from safepool._pool.task import Task, TaskState
+from safepool._pool.watch import Watch
 from safepool._pool.worker import Obituary, Worker, WorkerState
 from safepool._worker.boot import STACK_SIGNAL
-from safepool._worker.channel import Channel, Inflow
+from safepool._worker.channel import Inflow
 from safepool._worker.framing import ForeignBytesError, Frame, Kind
-from safepool._worker.launch import Preparation, launch
-from safepool._worker.record import StartRecord
-from safepool._worker.worker_main import WorkerProcess
-from safepool.errors import EndedProcess, InitializerError, describe_exit
+from safepool._worker.launch import Preparation
+from safepool.errors import EndedProcess
 
 __all__ = ["Supervisor"]
 
@@ -57,10 +53,6 @@ _LEAVE_LIMIT = 5.0  # seconds for exit handlers after the word to leave
 _START_GRACE = 1.0  # seconds for a worker to begin with a task it has been sent; more than any scheduler's delay
 _OVERSLEEP = 1.0  # seconds; more than this late, and the host was stopped or suspended rather than busy
 _DYING = 0.02  # seconds between the end of a dying process's channel and its death; microseconds as a rule
-_LONGEST_WAIT = 86_400.0  # seconds; poll takes no more than 24 days
-_MOST_FAILED_BOOTS = 3
-_MOST_FAILED_STARTS = 5
-_RETRY_DELAY = 0.05  # seconds after the first failed start, doubled with each further one
 
 
 class Supervisor:
@@ -78,13 +70,10 @@ class Supervisor:
         self._lock = lock
         self._wakeup = wakeup
         self._delivery = delivery
-        self._preparation = preparation
-        self._selector = selectors.PollSelector()
-        self._count = 0
-        self._janitor_fd = -1
+        self.staff = Staff(state, lock, wakeup, delivery, preparation)
+        self._watch = Watch(wakeup.fd, self._on_wakeup)
         self._planned: float | None = None
         self._finished = False
-        self.started = threading.Condition(lock)  # notified after each start of a worker
 
     # --- called by other threads, with the pool's lock held ---
 
@@ -123,7 +112,6 @@ class Supervisor:
 
     def run(self) -> None:
         """Supervise until the pool is closed and nothing is left."""
-        self._selector.register(self._wakeup.fd, selectors.EVENT_READ, self._on_wakeup)
         try:
             while not self._finished:
                 self._turn()
@@ -131,7 +119,7 @@ class Supervisor:
             _log.critical("the supervisor of a pool failed", exc_info=True)
             self._give_up(error)
         finally:
-            self._selector.close()
+            self._watch.close()
 
     def _turn(self) -> None:
         self._advance_endings()
@@ -145,13 +133,13 @@ class Supervisor:
         with self._lock:
             self._planned = next_instant(self._state)
         planned = self._planned
-        wait = None if planned is None else min(max(0.0, planned - time.monotonic()), _LONGEST_WAIT)
+        wait = None if planned is None else max(0.0, planned - time.monotonic())
         if actions:
             wait = 0.0  # what was done may call for more
-        events = self._selector.select(wait)
+        events = self._watch.wait(wait)
         self._note_oversleep(planned)
-        for key, mask in events:
-            key.data(mask)
+        for on_event, mask in events:
+            on_event(mask)
 
     def _act(self, action: Action) -> None:
         worker = action.worker
@@ -194,8 +182,7 @@ class Supervisor:
     def _next_task(self) -> Task | None:
         """Take the next task that can be run; those that cannot are settled on the way."""
         while (task := self._state.take_waiting()) is not None:
-            # Running already: it had been sent to a worker that died before it began.
-            if task.future.running() or task.future.set_running_or_notify_cancel():
+            if outcomes.begin(task):
                 if task.unfit is None:
                     return task
                 self._fail(task, lambda task: task.unfit or AssertionError(task))
@@ -203,58 +190,20 @@ class Supervisor:
         return None
 
     def _start(self) -> None:
-        self._count += 1
-        try:
-            worker = self._launch()
-        except OSError as error:
-            self._on_failed_start(error)
-            return
-        except Exception as error:
-            self._break(0, f"starting a worker raised {type(error).__name__}: {error}", error)
-            return
-        self._state.failed_starts = 0
-        contained = worker.contained
-        worker.channel.send(Kind.INITIALIZE, 0, self._state.settings.initializer)
-        self._watch(worker, contained.pidfd, partial(self._on_death, worker))
-        self._watch_channel(worker)
-        self._watch_janitor()
-        with self._lock:
-            self._state.workers[worker.number] = worker
-            self.started.notify_all()
-
-    def _launch(self) -> Worker:
-        settings = self._state.settings
-        with contextlib.ExitStack() as undo:
-            channel = Channel()
-            undo.callback(channel.close)
-            with channel.theirs as theirs, contextlib.closing(StartRecord()) as record:
-                process = WorkerProcess(theirs.fileno(), record.fd, f"SafeProcessPoolWorker-{self._count}")
-                fds = (theirs.fileno(), record.fd, *settings.inherited_fds)
-                contained = launch(process, self._preparation, settings.environment, fds)
-            undo.pop_all()
-        return Worker(self._count, contained, channel, record, oom_kill_count())
-
-    def _on_failed_start(self, error: OSError) -> None:
-        """Want of descriptors, memory or processes passes: try again, unless nobody is left to wait for it."""
-        failures = self._state.failed_starts = self._state.failed_starts + 1
-        self._state.start_at = time.monotonic() + min(1.0, _RETRY_DELAY * 2**failures)
-        with self._lock:
-            if failures < _MOST_FAILED_STARTS or self._state.occupying():
-                return
-            self._state.failed_starts = 0
-            self._state.start_at = 0.0
-            stranded = self._take_all_waiting()
-        for task in stranded:
-            self._fail(task, partial(outcomes.not_started, error))
+        worker = self.staff.start()
+        if worker is not None:
+            self._watch.add(worker, worker.contained.pidfd, partial(self._on_death, worker))
+            self._watch_channel(worker)
+            self._watch.janitor()
 
     def _kill_all(self) -> None:
         with self._lock:
             self._state.kill_at = None
             reason = self._state.kill_reason or "shutdown"
-            stranded = self._take_all_waiting(running=False)
+            stranded = self._state.cancel_waiting(spare=False)
             workers = list(self._state.workers.values())
         for task in stranded:
-            outcomes.cancel(task)
+            outcomes.cancel(task, reason)
         for worker in workers:
             if worker.state is not WorkerState.ENDING:
                 worker.verdict = worker.verdict or partial(outcomes.killed, reason)
@@ -281,7 +230,7 @@ class Supervisor:
         worker.dump_limit = now + _DUMP_LIMIT
         worker.move(WorkerState.DUMPING, worker.dump_limit)
         if worker.contained.request_stack(STACK_SIGNAL):
-            self._watch(worker, worker.contained.stack_fd, partial(self._on_stack, worker))
+            self._watch.add(worker, worker.contained.stack_fd, partial(self._on_stack, worker))
         else:
             worker.due = now
 
@@ -296,7 +245,7 @@ class Supervisor:
             worker.failed_boot = worker.state is WorkerState.STARTING
             worker.move(WorkerState.ENDING)
             self._state.drop_idle(worker)
-        self._unwatch_all(worker)
+        self._watch.drop_all(worker)
         worker.ending = worker.contained.end_tree()
         self._watch_ending(worker)
 
@@ -342,7 +291,7 @@ class Supervisor:
         for frame in frames:
             self._on_frame(worker, frame)
         if inflow is Inflow.CLOSED and worker.state is not WorkerState.ENDING:
-            self._unwatch(worker, worker.channel.fileno())
+            self._watch.drop(worker, worker.channel.fileno())
             # A dying process closes its descriptors an instant before it counts as dead.
             if worker.state is not WorkerState.LEAVING and not worker.contained.has_ended(_DYING):
                 worker.verdict = worker.verdict or partial(outcomes.died, "It had closed its channel to the pool.")
@@ -363,7 +312,7 @@ class Supervisor:
         news = worker.contained.read_stack()
         worker.stack += news
         if not news:
-            self._unwatch(worker, worker.contained.stack_fd)
+            self._watch.drop(worker, worker.contained.stack_fd)
         if worker.state is WorkerState.DUMPING:
             worker.due = min(worker.dump_limit, time.monotonic() + _DUMP_PAUSE)
 
@@ -381,7 +330,7 @@ class Supervisor:
             worker.due = time.monotonic()  # condemned, and its task has come to an end: no need to wait out the grace
 
     def _on_ready(self, worker: Worker) -> None:
-        self._state.failed_boots = 0
+        self.staff.on_ready()
         if worker.state is WorkerState.STARTING:
             self._make_idle(worker)
 
@@ -431,16 +380,12 @@ class Supervisor:
     def _watch_ending(self, worker: Worker) -> None:
         assert worker.ending is not None
         worker.due = worker.ending.wake_at
-        wanted = set(worker.ending.pidfds())
-        for fd in worker.watched - wanted:
-            self._unwatch(worker, fd)
-        for fd in wanted - worker.watched:
-            self._watch(worker, fd, _ignore)
+        self._watch.ending(worker, worker.ending.pidfds())
 
     def _bury(self, worker: Worker) -> None:
         """Nothing is left of the tree: reap, settle, forget."""
         assert worker.ending is not None
-        self._unwatch_all(worker)
+        self._watch.drop_all(worker)
         worker.ending.close()
         begun = worker.begun_at()
         obituary = Obituary(
@@ -465,42 +410,14 @@ class Supervisor:
             verdict = worker.verdict or partial(outcomes.died, "")
             self._fail(task, lambda task: verdict(task, obituary))
         if worker.failed_boot and not self._state.closing:
-            self._on_failed_boot(worker, obituary)
-
-    def _on_failed_boot(self, worker: Worker, obituary: Obituary) -> None:
-        self._state.failed_boots += 1
-        if self._state.failed_boots >= _MOST_FAILED_BOOTS:
-            if worker.unfit:
-                self._break(self._state.failed_boots, "its initializer raised", worker.unfit)
-            else:
-                cause = outcomes.died_while_starting(obituary)
-                self._break(self._state.failed_boots, f"it {describe_exit(obituary.exitcode)}", cause)
-
-    def _break(self, attempts: int, reason: str, cause: bytes | BaseException) -> None:
-        """No worker can be had: fail what waits, and whatever comes."""
-        if not self._state.breaking:
-            self._state.breaking = True
-            self._delivery.put(partial(self._complete_break, attempts, reason, cause))
-
-    def _complete_break(self, attempts: int, reason: str, cause: bytes | BaseException) -> None:
-        """In the delivery thread, since the cause has to be unpickled."""
-        if isinstance(cause, bytes):
-            cause = outcomes.unpack_exception(cause, lambda: "the initializer")
-        broken = InitializerError(attempts=attempts, reason=reason)
-        broken.__cause__ = cause
-        with self._lock:
-            self._state.broken = broken
-            stranded = self._take_all_waiting()
-        for task in stranded:
-            outcomes.fail(task, lambda: outcomes.copy_of(broken))
-        self._wakeup.set()
+            self.staff.on_failed_boot(worker, obituary)
 
     def _give_up(self, error: BaseException) -> None:
         """Fail everybody rather than let anybody wait for ever; then end what can still be ended."""
         broken = BrokenProcessPool(f"the pool's supervisor failed, and the pool is of no further use: {error!r}")
         with self._lock:
             self._state.breaking, self._state.broken = True, broken
-            stranded = self._take_all_waiting()
+            stranded = self.staff.strand()
             workers = list(self._state.workers.values())
             self._state.workers.clear()
             for worker in workers:
@@ -514,60 +431,11 @@ class Supervisor:
                 worker.contained.end_tree().run()
                 worker.contained.release()
 
-    def _take_all_waiting(self, *, running: bool = True) -> list[Task]:
-        """Empty the queue; the tasks are the caller's to settle (``running``: as if they had been started)."""
-        taken = []
-        while (task := self._state.take_waiting()) is not None:
-            task.state = TaskState.SETTLED
-            if not running or task.future.set_running_or_notify_cancel():
-                taken.append(task)
-        return taken
-
     def _fail(self, task: Task, error: Callable[[Task], BaseException]) -> None:
         self._delivery.put(partial(outcomes.fail, task, lambda: error(task)))
 
-    # --- the selector ---
-
-    def _watch(self, worker: Worker, fd: int, on_event: Callable[[int], None]) -> None:
-        self._selector.register(fd, selectors.EVENT_READ, on_event)
-        worker.watched.add(fd)
-
     def _watch_channel(self, worker: Worker) -> None:
-        if worker.state is WorkerState.ENDING:
-            return
-        events = selectors.EVENT_READ | (selectors.EVENT_WRITE if worker.channel.has_outgoing else 0)
-        fd = worker.channel.fileno()
-        if fd in worker.watched:
-            self._selector.modify(fd, events, partial(self._on_channel, worker))
-        else:
-            self._selector.register(fd, events, partial(self._on_channel, worker))
-            worker.watched.add(fd)
-
-    def _watch_janitor(self) -> None:
-        fd = janitor().life_fd
-        if fd != self._janitor_fd:
-            if self._janitor_fd >= 0:
-                self._selector.unregister(self._janitor_fd)
-            self._janitor_fd = fd
-            self._selector.register(fd, selectors.EVENT_READ, self._on_janitor)
-
-    def _on_janitor(self, _mask: int) -> None:
-        try:
-            janitor().ensure()
-        except OSError:  # no room for a process or a descriptor just now: the next worker's start tries again
-            self._selector.unregister(self._janitor_fd)
-            self._janitor_fd = -1
-        else:
-            self._watch_janitor()
-
-    def _unwatch(self, worker: Worker, fd: int) -> None:
-        if fd in worker.watched:
-            worker.watched.discard(fd)
-            self._selector.unregister(fd)
-
-    def _unwatch_all(self, worker: Worker) -> None:
-        for fd in list(worker.watched):
-            self._unwatch(worker, fd)
+        self._watch.channel(worker, partial(self._on_channel, worker))
 
 
 def _deadline(worker: Worker) -> float:
@@ -581,10 +449,6 @@ def _deadline(worker: Worker) -> float:
     begun = worker.begun_at()
     start = worker.handed + _START_GRACE if begun is None else begun
     return start + worker.lost + worker.task.timeout
-
-
-def _ignore(_mask: int) -> None:
-    """A pidfd of a dying tree: the next turn looks at all of them."""
 
 
 def _oom_since(before: int | None) -> bool | None:

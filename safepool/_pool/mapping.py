@@ -1,0 +1,147 @@
+"""``map``, for whatever has a ``submit``: the executor and its views."""
+
+from __future__ import annotations
+
+import itertools
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Executor, Future
+from functools import partial
+from typing import Any, TypeVar
+
+from safepool._pool.door import check_callable, check_count
+
+__all__ = ["DEFAULT", "MappingExecutor"]
+
+T = TypeVar("T")
+
+DEFAULT: Any = ...  # "as the pool was made": None already means "no limit"
+
+
+class MappingExecutor(Executor):
+    """An executor whose ``map`` has limits, chunks and a bounded buffer."""
+
+    def _submit_timed(self, timeout: Any, fn: Callable[..., Any], args: tuple[Any, ...]) -> Future[Any]:
+        raise NotImplementedError
+
+    def _limit(self, timeout: Any) -> float | None:
+        raise NotImplementedError
+
+    def map(
+        self,
+        fn: Callable[..., T],
+        /,
+        *iterables: Iterable[Any],
+        timeout: float | None = None,
+        chunksize: int = 1,
+        buffersize: int | None = None,
+        task_timeout: float | None = DEFAULT,
+        return_exceptions: bool = False,
+    ) -> Iterator[T]:
+        """Return an iterator over ``fn`` of the items, in their order; the calls are made at the same time.
+
+        Args:
+            fn: What to call.
+            *iterables: Where its arguments come from, one from each; the shortest ends it.
+            timeout: Seconds from now after which waiting for the next result raises ``TimeoutError``. It stops the
+                waiting, not the tasks: those that have not started are cancelled.
+            chunksize: Items per task. Fewer, larger tasks cost less; a worker's death fails the whole chunk. With a
+                time limit per item every item is a task of its own, whatever the chunksize.
+            buffersize: The most tasks that are submitted ahead of the result that was taken last, so that endless
+                input can be mapped. None submits everything at once.
+            task_timeout: Seconds that each item may run; ``...`` for the pool's own limit, None for no limit.
+            return_exceptions: Give an item's exception in place of its result, and go on.
+
+        Raises:
+            TypeError: ``fn`` cannot be called, or an option has the wrong type.
+            ValueError: An option is out of range.
+            RuntimeError: The pool is shut down.
+        """
+        check_callable("fn", fn)
+        size = check_count("chunksize", chunksize)
+        ahead = check_count("buffersize", buffersize)
+        limit = self._limit(task_timeout)
+        waiting_ends = None if timeout is None else time.monotonic() + timeout
+        rows = zip(*iterables, strict=False)  # as the built-in ``map``: the shortest ends it
+        if size is None or size == 1 or limit is not None:
+            submit = partial(self._submit_row, task_timeout, fn, return_exceptions)
+            return _each_result(submit, rows, ahead, waiting_ends)
+        chunks = iter(lambda: tuple(itertools.islice(rows, size)), ())
+        submit = partial(self._submit_chunk, task_timeout, fn, return_exceptions)
+        return itertools.chain.from_iterable(_each_result(submit, chunks, ahead, waiting_ends))
+
+    def _submit_row(self, timeout: Any, fn: Callable[..., Any], keep: bool, row: tuple[Any, ...]) -> _Pending:
+        return _Pending(self._submit_timed(timeout, fn, row), keep, None)
+
+    def _submit_chunk(self, timeout: Any, fn: Callable[..., Any], keep: bool, chunk: tuple[Any, ...]) -> _Pending:
+        run = _run_chunk_keeping if keep else _run_chunk
+        return _Pending(self._submit_timed(timeout, run, (fn, chunk)), keep, len(chunk))
+
+
+class _Pending:
+    """A task of ``map``, and how its outcome is to be given out."""
+
+    def __init__(self, future: Future[Any], keep: bool, items: int | None) -> None:
+        self._future = future
+        self._keep = keep
+        self._items = items
+
+    def take(self, until: float | None) -> Any:
+        """Return the outcome; wait no longer than ``until``."""
+        try:
+            return self._future.result(None if until is None else until - time.monotonic())
+        except Exception as error:
+            if not self._keep or not self._future.done():
+                raise
+            return error if self._items is None else [error] * self._items
+
+    def cancel(self) -> None:
+        self._future.cancel()
+
+
+def _each_result(
+    submit: Callable[[Any], _Pending], calls: Iterator[Any], ahead: int | None, until: float | None
+) -> Iterator[Any]:
+    """Submit now, all or as many as may be ahead; give out results as they are asked for."""
+    pending = deque(map(submit, calls if ahead is None else itertools.islice(calls, ahead)))
+    return _take_each(submit, calls, pending, until)
+
+
+def _take_each(
+    submit: Callable[[Any], _Pending], calls: Iterator[Any], pending: deque[_Pending], until: float | None
+) -> Iterator[Any]:
+    try:
+        while pending:
+            yield _take_first(submit, calls, pending, until)  # no name holds the result while the caller has it
+    finally:
+        for task in pending:
+            task.cancel()
+
+
+def _take_first(
+    submit: Callable[[Any], _Pending], calls: Iterator[Any], pending: deque[_Pending], until: float | None
+) -> Any:
+    first = pending.popleft()
+    try:
+        outcome = first.take(until)
+    except BaseException:
+        first.cancel()
+        raise
+    pending.extend(map(submit, itertools.islice(calls, 1)))
+    return outcome
+
+
+def _run_chunk(fn: Callable[..., T], chunk: tuple[tuple[Any, ...], ...]) -> list[T]:
+    return [fn(*row) for row in chunk]
+
+
+def _run_chunk_keeping(fn: Callable[..., T], chunk: tuple[tuple[Any, ...], ...]) -> list[Any]:
+    return [_outcome(fn, row) for row in chunk]
+
+
+def _outcome(fn: Callable[..., T], row: tuple[Any, ...]) -> T | Exception:
+    try:
+        return fn(*row)
+    except Exception as error:
+        return error

@@ -1,0 +1,139 @@
+"""Getting workers, and what is to be done when none can be had.
+
+Two different things can go wrong. A *start* fails for want of descriptors, memory or processes: that passes, so it is
+tried again after a while, and only if no worker is left do the waiting tasks learn of it. A *boot* fails when a
+worker dies, or its initializer raises, before it is ready: three in a row, and the pool is broken, with the reason.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+import time
+from functools import partial
+
+from safepool._os.oom import oom_kill_count
+from safepool._os.wakeup import Wakeup
+from safepool._pool import outcomes
+from safepool._pool.delivery import Delivery
+from safepool._pool.state import PoolState
+from safepool._pool.task import Task, TaskState
+from safepool._pool.worker import Obituary, Worker
+from safepool._worker.channel import Channel
+from safepool._worker.framing import Kind
+from safepool._worker.launch import Preparation, launch
+from safepool._worker.record import StartRecord
+from safepool._worker.worker_main import WorkerProcess
+from safepool.errors import InitializerError, describe_exit
+
+__all__ = ["Staff"]
+
+_MOST_FAILED_BOOTS = 3
+_MOST_FAILED_STARTS = 5
+_RETRY_DELAY = 0.05  # seconds after the first failed start, doubled with each further one
+_LONGEST_DELAY = 1.0  # seconds
+
+
+class Staff:
+    """Hires workers for one pool."""
+
+    def __init__(
+        self,
+        state: PoolState,
+        lock: threading.Lock,
+        wakeup: Wakeup,
+        delivery: Delivery,
+        preparation: Preparation,
+    ) -> None:
+        self._state = state
+        self._lock = lock
+        self._wakeup = wakeup
+        self._delivery = delivery
+        self._preparation = preparation
+        self._count = 0
+        self.started = threading.Condition(lock)  # notified after each start of a worker
+
+    def start(self) -> Worker | None:
+        """Start one more worker; return None if that failed, which is then already seen to."""
+        self._count += 1
+        try:
+            worker = self._launch()
+        except OSError as error:
+            self._on_failed_start(error)
+            return None
+        except Exception as error:
+            self._break(0, f"starting a worker raised {type(error).__name__}: {error}", error)
+            return None
+        self._state.failed_starts = 0
+        worker.channel.send(Kind.INITIALIZE, 0, self._state.settings.initializer)
+        with self._lock:
+            self._state.workers[worker.number] = worker
+            self.started.notify_all()
+        return worker
+
+    def on_ready(self) -> None:
+        """Take note that a worker is ready: the initializer works."""
+        self._state.failed_boots = 0
+
+    def on_failed_boot(self, worker: Worker, obituary: Obituary) -> None:
+        """Take note that a worker came to its end before it was ready; after three in a row, give up."""
+        self._state.failed_boots += 1
+        if self._state.failed_boots < _MOST_FAILED_BOOTS:
+            return
+        if worker.unfit:
+            self._break(self._state.failed_boots, "its initializer raised", worker.unfit)
+        else:
+            cause = outcomes.died_while_starting(obituary)
+            self._break(self._state.failed_boots, f"it {describe_exit(obituary.exitcode)}", cause)
+
+    def strand(self) -> list[Task]:
+        """Empty the queue; the tasks, which count as started, are the caller's to settle."""
+        stranded = []
+        while (task := self._state.take_waiting()) is not None:
+            task.state = TaskState.SETTLED
+            if outcomes.begin(task):
+                stranded.append(task)
+        return stranded
+
+    def _launch(self) -> Worker:
+        settings = self._state.settings
+        with contextlib.ExitStack() as undo:
+            channel = Channel()
+            undo.callback(channel.close)
+            with channel.theirs as theirs, contextlib.closing(StartRecord()) as record:
+                process = WorkerProcess(theirs.fileno(), record.fd, f"SafeProcessPoolWorker-{self._count}")
+                fds = (theirs.fileno(), record.fd, *settings.inherited_fds)
+                contained = launch(process, self._preparation, settings.environment, fds)
+            undo.pop_all()
+        return Worker(self._count, contained, channel, record, oom_kill_count())
+
+    def _on_failed_start(self, error: OSError) -> None:
+        failures = self._state.failed_starts = self._state.failed_starts + 1
+        self._state.start_at = time.monotonic() + min(_LONGEST_DELAY, _RETRY_DELAY * 2**failures)
+        with self._lock:
+            if failures < _MOST_FAILED_STARTS or self._state.occupying():
+                return
+            self._state.failed_starts = 0
+            self._state.start_at = 0.0
+            stranded = self.strand()
+        for task in stranded:
+            self._delivery.put(partial(outcomes.fail, task, partial(outcomes.not_started, error, task)))
+
+    def _break(self, attempts: int, reason: str, cause: bytes | BaseException) -> None:
+        """No worker can be had: fail what waits, and whatever comes."""
+        if not self._state.breaking:
+            self._state.breaking = True
+            self._delivery.put(partial(self._complete_break, attempts, reason, cause))
+
+    def _complete_break(self, attempts: int, reason: str, cause: bytes | BaseException) -> None:
+        """In the delivery thread, since the cause has to be unpickled."""
+        if isinstance(cause, bytes):
+            cause = outcomes.unpack_exception(cause, lambda: "the initializer")
+        broken = InitializerError(attempts=attempts, reason=reason)
+        broken.__cause__ = cause
+        with self._lock:
+            self._state.broken = broken
+            stranded = self.strand()
+        for task in stranded:
+            outcomes.fail(task, partial(outcomes.copy_of, broken))
+        self._wakeup.set()
