@@ -64,7 +64,9 @@ class Pool:
                 task.number = self._count = self._count + 1
                 try:
                     worker, wake = self._place(task)
-                except BaseException:  # Ctrl-C in the middle
+                except BaseException:  # Ctrl-C in the middle, or no thread to be had: nobody gets this future
+                    if task.state is TaskState.WAITING:
+                        task.state = TaskState.SETTLED
                     self._state.recount()
                     raise
             if worker is not None and not worker.channel.flush():
@@ -178,9 +180,10 @@ class Pool:
 
     def _ensure_thread(self) -> None:
         if self._thread is None:
-            self._thread = threading.Thread(target=self._run, name="safepool-supervisor", daemon=True)
+            thread = threading.Thread(target=self._run, name="safepool-supervisor", daemon=True)
+            thread.start()  # raises where the system has no room for it; it does nothing before we let go of the lock
+            self._thread = thread
             _open_pools.add(self)
-            self._thread.start()
 
     def _run(self) -> None:
         try:
