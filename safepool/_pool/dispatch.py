@@ -50,7 +50,7 @@ def next_instant(state: PoolState) -> float | None:
     instants = [worker.due for worker in state.workers.values() if worker.due is not None]
     if state.kill_at is not None:
         instants.append(state.kill_at)
-    if state.waiting_count and state.failed_starts:
+    if state.failed_starts and state.to_start():
         instants.append(state.start_at)
     return min(instants, default=None)
 
