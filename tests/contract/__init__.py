@@ -1,0 +1,1 @@
+"""One suite, two executors: what the standard library's process pool promises, asserted of both."""

@@ -1,0 +1,274 @@
+"""Bad input has one clear outcome, at the door or on its own future; neighbours and pool are untouched."""
+
+from __future__ import annotations
+
+import math
+import multiprocessing
+import os
+import pickle
+import threading
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from contract.gate import Gate, pass_gate
+from contract.patience import error_of, result_of
+from executor import calls
+from safepool import SafeFuture, SafeProcessPoolExecutor, TransferError, WorkerDiedError
+
+NewPool = Callable[..., SafeProcessPoolExecutor]
+Pool = SafeProcessPoolExecutor
+
+NOT_CALLABLE = "not callable"
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "expected"),
+    [
+        ("max_workers", 0, ValueError),
+        ("max_workers", -1, ValueError),
+        ("max_workers", 1.5, TypeError),
+        ("max_workers", "2", TypeError),
+        ("task_timeout", 0, ValueError),
+        ("task_timeout", -1, ValueError),
+        ("task_timeout", -0.5, ValueError),
+        ("task_timeout", math.nan, ValueError),
+        ("task_timeout", "1", TypeError),
+        ("max_tasks_per_child", 0, ValueError),
+        ("max_tasks_per_child", -1, ValueError),
+        ("max_tasks_per_child", "x", TypeError),
+        ("max_tasks_per_child", 1.5, TypeError),
+        ("grace", -1, ValueError),
+        ("grace", math.nan, ValueError),
+        ("grace", "1", TypeError),
+        ("initializer", NOT_CALLABLE, TypeError),
+        ("mp_context", "spawn", TypeError),
+    ],
+)
+def test_constructor_with_bad_argument_names_it_and_its_value(
+    name: str, value: object, expected: type[Exception]
+) -> None:
+    with pytest.raises(expected) as caught:
+        SafeProcessPoolExecutor(**{name: value})  # type: ignore[arg-type]
+    assert name in str(caught.value)
+    assert repr(value) in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("env", "expected"),
+    [({"A": 1}, TypeError), ({1: "a"}, TypeError), ({"A=B": "c"}, ValueError), ({"A": "b\0"}, ValueError)],
+)
+def test_constructor_with_bad_env_names_it(env: Any, expected: type[Exception]) -> None:
+    with pytest.raises(expected, match="env"):
+        SafeProcessPoolExecutor(env=env)
+
+
+def test_constructor_with_multiprocessing_context_works(new_pool: NewPool) -> None:
+    pool = new_pool(mp_context=multiprocessing.get_context("spawn"))
+    assert result_of(pool.submit(calls.square, 3)) == 9
+
+
+BAD_TIMEOUTS = [(0, ValueError), (-1, ValueError), (math.nan, ValueError), ("1", TypeError), ([], TypeError)]
+
+
+@pytest.mark.parametrize(("value", "expected"), BAD_TIMEOUTS)
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda pool, value: pool.submit(calls.square, 3, task_timeout=value),
+        lambda pool, value: pool.map(calls.square, [3], task_timeout=value),
+        lambda pool, value: pool.options(timeout=value),
+    ],
+    ids=["submit", "map", "options"],
+)
+def test_bad_task_timeout_names_it_and_its_value(
+    pool: Pool, call: Callable[[Pool, object], object], value: object, expected: type[Exception]
+) -> None:
+    with pytest.raises(expected) as caught:
+        call(pool, value)
+    assert "timeout" in str(caught.value)
+    assert repr(value) in str(caught.value)
+
+
+def test_infinite_task_timeout_is_refused_or_means_no_limit(pool: Pool) -> None:
+    refused = False
+    try:
+        future = pool.submit(calls.square, 3, task_timeout=math.inf)
+    except ValueError as error:
+        refused = "task_timeout" in str(error)
+    assert refused or result_of(future) == 9
+
+
+@pytest.mark.parametrize("option", ["chunksize", "buffersize"])
+@pytest.mark.parametrize(("value", "expected"), [(0, ValueError), (-1, ValueError), ("1", TypeError), (1.5, TypeError)])
+def test_map_with_bad_option_names_it_and_its_value(
+    pool: Pool, option: str, value: Any, expected: type[Exception]
+) -> None:
+    with pytest.raises(expected) as caught:
+        pool.map(calls.square, [1, 2], **{option: value})
+    assert option in str(caught.value)
+    assert repr(value) in str(caught.value)
+
+
+@pytest.mark.parametrize("timeout", [-1, math.nan, "1"])
+def test_shutdown_with_bad_timeout_is_refused_and_the_pool_serves_on(pool: Pool, timeout: Any) -> None:
+    with pytest.raises((TypeError, ValueError), match="timeout"):
+        pool.shutdown(timeout=timeout)
+    assert result_of(pool.submit(calls.square, 3)) == 9
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda pool: pool.submit(NOT_CALLABLE),
+        lambda pool: pool.submit(None),
+        lambda pool: pool.options(timeout=60).submit(NOT_CALLABLE),
+        lambda pool: pool.map(NOT_CALLABLE, [1]),
+    ],
+    ids=["submit", "submit-none", "view", "map"],
+)
+def test_function_that_cannot_be_called_is_refused_at_the_door(pool: Pool, call: Callable[[Pool], object]) -> None:
+    with pytest.raises(TypeError, match="callable"):
+        call(pool)
+
+
+def test_map_over_something_that_is_no_iterable_is_refused(pool: Pool) -> None:
+    with pytest.raises(TypeError):
+        pool.map(calls.square, 5)  # type: ignore[arg-type]
+
+
+def task_with_a_lock() -> Callable[[], object]:
+    """Return a closure over something that cannot be pickled."""
+    lock = threading.Lock()
+    return lambda: lock
+
+
+# From here on: one future with a clear outcome of its own, a right neighbour, and a pool that serves.
+
+Submit = Callable[[Pool], SafeFuture[Any]]
+Expected = type[BaseException] | tuple[type[BaseException], ...]
+
+NOT_PICKLED = (TypeError, AttributeError, pickle.PicklingError)  # pickle says it in three ways
+FAULTS: list[Any] = [
+    pytest.param(
+        lambda pool: pool.submit(task_with_a_lock()),
+        NOT_PICKLED,
+        "local object",
+        id="task-that-cannot-be-pickled",
+    ),
+    pytest.param(
+        lambda pool: pool.submit(calls.square, threading.Lock()),
+        NOT_PICKLED,
+        "pickle",
+        id="argument-that-cannot-be-pickled",
+    ),
+    pytest.param(
+        lambda pool: pool.submit(calls.square, calls.Shy()), LookupError, "too shy", id="argument-whose-pickling-raises"
+    ),
+    pytest.param(
+        lambda pool: pool.submit(calls.square, calls.Brittle()),
+        Exception,
+        "broken in transit",
+        id="argument-that-breaks-in-the-worker",
+    ),
+    pytest.param(
+        lambda pool: pool.submit(calls.square, calls.ExitsWhenRebuilt()),
+        WorkerDiedError,
+        "status 5",
+        id="argument-that-ends-the-worker",
+    ),
+    pytest.param(
+        lambda pool: pool.submit(calls.return_lock), NOT_PICKLED, "pickle", id="result-that-cannot-be-pickled"
+    ),
+    pytest.param(lambda pool: pool.submit(calls.Shy), LookupError, "too shy", id="result-whose-pickling-raises"),
+    pytest.param(
+        lambda pool: pool.submit(calls.BreaksIn, os.getpid()),
+        TransferError,
+        "broken on arrival",
+        id="result-that-breaks-in-the-host",
+    ),
+    pytest.param(
+        lambda pool: pool.submit(calls.raise_keyword_error, 5),
+        TransferError,
+        "the code is 5",
+        id="exception-that-cannot-be-rebuilt",
+    ),
+    pytest.param(
+        lambda pool: pool.submit(calls.raise_error_that_cannot_be_pickled),
+        Exception,
+        "held by",
+        id="exception-that-cannot-be-pickled",
+    ),
+    pytest.param(lambda pool: pool.submit(calls.call_sys_exit, "bye"), SystemExit, "bye", id="sys-exit"),
+    pytest.param(lambda pool: pool.submit(calls.exit_with, 0), WorkerDiedError, "status 0", id="exit-0"),
+]
+
+
+@pytest.mark.parametrize(("submit", "expected", "words"), FAULTS)
+def test_fault_has_one_clear_outcome_on_its_own_future(
+    pool: Pool, gate: Gate, submit: Submit, expected: Expected, words: str
+) -> None:
+    neighbour = pool.submit(pass_gate, gate.folder, "undisturbed")
+    gate.wait_until_arrived()
+    future = submit(pool)
+    behind = pool.submit(calls.square, 3)
+    error = error_of(future)
+    assert isinstance(error, expected)
+    assert words in str(error)
+    assert result_of(behind) == 9
+    assert not neighbour.done()
+    gate.let_through()
+    assert result_of(neighbour) == "undisturbed"
+    assert [result_of(pool.submit(calls.square, number)) for number in range(3)] == [0, 1, 4]
+
+
+def test_exception_that_cannot_be_rebuilt_keeps_text_and_traceback(pool: Pool) -> None:
+    error = error_of(pool.submit(calls.raise_keyword_error, 5))
+    assert isinstance(error, TransferError)
+    assert "the code is 5" in error.original
+    assert "KeywordError" in error.original
+    assert "raise_keyword_error" in error.task
+    assert "Traceback" in str(error.__cause__)
+    assert "raise_keyword_error" in str(error.__cause__)
+
+
+def test_fault_in_the_outcome_leaves_the_worker_unharmed(new_pool: NewPool) -> None:
+    pool = new_pool(max_workers=1)
+    worker = result_of(pool.submit(os.getpid))
+    faults: list[SafeFuture[Any]] = [
+        pool.submit(calls.return_lock),
+        pool.submit(calls.raise_keyword_error, 5),
+        pool.submit(calls.BreaksIn, os.getpid()),
+        pool.submit(calls.square, calls.Brittle()),
+    ]
+    assert all(error_of(fault) is not None for fault in faults)
+    assert result_of(pool.submit(os.getpid)) == worker
+
+
+def test_exception_object_as_result_is_a_result(pool: Pool) -> None:
+    received = result_of(pool.submit(ValueError, "just a value"))
+    assert isinstance(received, ValueError)
+
+
+def test_task_that_writes_junk_into_every_descriptor_hurts_only_itself(new_pool: NewPool, gate: Gate) -> None:
+    pool = new_pool(max_workers=2)
+    neighbour = pool.submit(pass_gate, gate.folder, "undisturbed")
+    gate.wait_until_arrived()
+    future = pool.submit(calls.write_junk_into_every_descriptor)
+    error = error_of(future)
+    assert error is None or isinstance(error, (WorkerDiedError, TransferError))
+    assert not neighbour.done()
+    gate.let_through()
+    assert result_of(neighbour) == "undisturbed"
+    assert [result_of(pool.submit(calls.square, number)) for number in range(5)] == [0, 1, 4, 9, 16]
+
+
+def test_large_junk_in_a_queue_of_good_tasks_loses_none_of_them(pool: Pool) -> None:
+    """Good and bad in turn, so that a bad one is always sent together with good ones."""
+    arguments: list[Any] = [calls.Brittle() if number % 3 == 2 else number for number in range(60)]
+    futures = [pool.submit(calls.square, argument) for argument in arguments]
+    outcomes = [error_of(future) for future in futures]
+    assert [outcome is not None for outcome in outcomes] == [number % 3 == 2 for number in range(60)]
+    good = [future.result() for future, outcome in zip(futures, outcomes, strict=True) if outcome is None]
+    assert good == [number * number for number in range(60) if number % 3 != 2]

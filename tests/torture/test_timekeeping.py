@@ -1,0 +1,125 @@
+"""A deadline is a deadline, whatever the user's code does in the host, and however long the host was stopped."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+
+import pytest
+
+from safepool import TaskTimeoutError, TransferError
+from support import tasks
+from support.handles import gone, hold
+
+pytestmark = [pytest.mark.torture, pytest.mark.timeout(180)]
+
+LIMIT = 0.5
+STOPPED_FOR = 5.0
+
+
+@pytest.fixture
+def pool(make_pool):
+    return make_pool(2)
+
+
+def hang(pool, meeting, stack):
+    hung = pool.submit(tasks.work_then_hang, meeting.path, "hung", "deaf", task_timeout=LIMIT)
+    return hung, hold(meeting.pids(["hung"]), stack)
+
+
+def test_callback_that_blocks_does_not_postpone_a_deadline(pool, meeting, stack):
+    blocking, release = threading.Event(), threading.Event()
+
+    def block(_):
+        blocking.set()
+        release.wait(60)
+
+    try:
+        pool.submit(tasks.square, 2).add_done_callback(block)
+        assert blocking.wait(60)
+        hung, worker = hang(pool, meeting, stack)
+        gone(worker)
+    finally:
+        release.set()
+    assert isinstance(hung.exception(60), TaskTimeoutError)
+
+
+def test_callback_that_sleeps_two_seconds_does_not_postpone_a_deadline(pool, meeting, stack):
+    slept = threading.Event()
+
+    def sleep(_):
+        time.sleep(2)
+        slept.set()
+
+    hung, worker = hang(pool, meeting, stack)
+    pool.submit(tasks.square, 2).add_done_callback(sleep)
+    gone(worker)
+    assert not slept.is_set(), "the deadline waited for the callback"
+    assert isinstance(hung.exception(60), TaskTimeoutError)
+    assert slept.wait(60)
+
+
+def test_callback_that_raises_harms_nobody(pool, meeting, stack, caplog):
+    with caplog.at_level(logging.CRITICAL, logger="concurrent.futures"):
+        for number in range(5):
+            future = pool.submit(tasks.square, number)
+            future.add_done_callback(raise_lookup_error)
+            assert future.result(60) == number * number
+    hung, worker = hang(pool, meeting, stack)
+    assert isinstance(hung.exception(60), TaskTimeoutError)
+    gone(worker)
+
+
+def raise_lookup_error(_):
+    raise LookupError("a callback's own fault")
+
+
+def test_result_that_is_slow_to_unpickle_does_not_postpone_a_deadline(pool, meeting, stack):
+    tasks.allowed.clear()
+    tasks.rebuilding.clear()
+    try:
+        slow = pool.submit(tasks.make_slow)
+        assert tasks.rebuilding.wait(60)
+        hung, worker = hang(pool, meeting, stack)
+        gone(worker)
+        assert not slow.done()
+    finally:
+        tasks.allowed.set()
+    assert slow.result(60) == "rebuilt"
+    assert isinstance(hung.exception(60), TaskTimeoutError)
+
+
+def test_result_that_cannot_be_unpickled_does_not_postpone_a_deadline(pool, meeting, stack):
+    hung, worker = hang(pool, meeting, stack)
+    assert isinstance(pool.submit(tasks.make_unreadable, 1).exception(60), TransferError)
+    gone(worker)
+    assert isinstance(hung.exception(60), TaskTimeoutError)
+    assert pool.submit(tasks.square, 7).result(60) == 49
+
+
+def test_stopped_host_expires_nobody_who_had_no_chance(make_host, measured):
+    """Ctrl-Z for five seconds: a task of a 2 s limit finishes meanwhile, or right after; neither is cut short."""
+    host = make_host(max_workers=3)
+    during, after = host.gate("during"), host.gate("after")
+    host.open_pool()
+    host.submit("during", "work_then_wait", host.rendezvous.path, "during", during.path, timeout=2.0)
+    host.submit("after", "work_then_wait", host.rendezvous.path, "after", after.path, timeout=2.0)
+    host.submit("hung", "work_then_hang", host.rendezvous.path, "hung", "deaf", timeout=2.0)
+    workers = host.hold_reported(["during", "after", "hung"])
+
+    host.stop()
+    start = time.monotonic()
+    during.open()
+    time.sleep(STOPPED_FOR)  # being stopped that long is the fault
+    assert all(worker.alive() for worker in workers.values())
+    host.resume()
+    after.open()
+
+    assert host.outcome("during") == {"value": workers["during"].pid}
+    assert host.outcome("after") == {"value": workers["after"].pid}
+    outcome = host.outcome("hung")
+    measured("late_s", time.monotonic() - start - STOPPED_FOR)
+    assert (outcome["error"], outcome["timeout"]) == ("TaskTimeoutError", 2.0)
+    assert outcome["elapsed"] >= STOPPED_FOR
+    gone({"hung": workers["hung"]})

@@ -1,0 +1,157 @@
+"""Never run: what type checkers must make of the public interface. Checked with mypy (strict) and pyright.
+
+Each ``assert_type`` is a promise; each ignored error is a call that must be refused, and both checkers complain
+about an ignore comment that ignores nothing.
+"""
+
+from __future__ import annotations
+
+import concurrent.futures
+import multiprocessing
+from collections.abc import Iterator
+from concurrent.futures import Executor, Future
+from multiprocessing.context import BaseContext
+from typing import Any
+
+from typing_extensions import assert_type
+
+from safepool import (
+    EndedProcess,
+    InitializerError,
+    SafeFuture,
+    SafeProcessPoolExecutor,
+    TaskKilledError,
+    TaskTimeoutError,
+    TransferError,
+    WorkerDiedError,
+    get_context,
+)
+
+
+def add(left: int, right: int, *, scale: float = 1.0) -> float:
+    return (left + right) * scale
+
+
+def name_of(number: int) -> str:
+    return str(number)
+
+
+def nothing() -> None:
+    return None
+
+
+def prepare(path: str) -> None:
+    assert path
+
+
+def construction() -> None:
+    assert_type(SafeProcessPoolExecutor(), SafeProcessPoolExecutor)
+    SafeProcessPoolExecutor(4, multiprocessing.get_context("spawn"), prepare, ("path",))
+    SafeProcessPoolExecutor(
+        max_workers=4,
+        mp_context=get_context(),
+        initializer=prepare,
+        initargs=("path",),
+        max_tasks_per_child=10,
+        task_timeout=1.5,
+        grace=1,
+        env={"OMP_NUM_THREADS": "1"},
+    )
+    SafeProcessPoolExecutor("4")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    SafeProcessPoolExecutor(task_timeout="1")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    SafeProcessPoolExecutor(4, None, None, (), 10)  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
+    SafeProcessPoolExecutor(env={"A": 1})  # type: ignore[dict-item]  # pyright: ignore[reportArgumentType]
+
+
+def submitting(pool: SafeProcessPoolExecutor) -> None:
+    assert_type(pool.submit(add, 1, 2), SafeFuture[float])
+    assert_type(pool.submit(add, 1, right=2, scale=2.0), SafeFuture[float])
+    assert_type(pool.submit(nothing), SafeFuture[None])
+    assert_type(pool.submit(name_of, 1, task_timeout=3), SafeFuture[str])
+    assert_type(pool.submit(name_of, 1, task_timeout=None), SafeFuture[str])
+    assert_type(pool.submit(lambda: b"bytes"), SafeFuture[bytes])
+    assert_type(pool.submit(dict[str, int]), SafeFuture[dict[str, int]])
+    pool.submit(add, "1", 2)  # type: ignore[call-overload]  # pyright: ignore[reportArgumentType, reportCallIssue]
+    pool.submit(add, 1)  # type: ignore[call-overload]  # pyright: ignore[reportCallIssue]
+
+
+def futures(pool: SafeProcessPoolExecutor) -> None:
+    future = pool.submit(name_of, 1)
+    assert_type(future.result(), str)
+    assert_type(future.result(timeout=1.0), str)
+    assert_type(future.exception(), BaseException | None)
+    assert_type(future.cancel(), bool)
+    assert_type(future.pid, int | None)
+    assert_type(future.started_at, float | None)
+    future.kill()
+    future.add_done_callback(print)
+    as_standard: Future[str] = future
+    for done in concurrent.futures.as_completed([as_standard, pool.submit(name_of, 2)]):
+        assert_type(done, Future[str])
+
+
+def mapping(pool: SafeProcessPoolExecutor) -> None:
+    assert_type(pool.map(name_of, [1, 2]), Iterator[str])
+    assert_type(pool.map(add, [1, 2], [3, 4], chunksize=2, timeout=5.0), Iterator[float])
+    assert_type(pool.map(name_of, range(3), buffersize=2, task_timeout=1.0), Iterator[str])
+    assert_type(list(pool.map(name_of, (1, 2))), list[str])
+    pool.map(1, [1])  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    pool.map(name_of, [1], chunksize="2")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+
+
+def viewing(pool: SafeProcessPoolExecutor) -> None:
+    view = pool.options(timeout=5.0)
+    as_standard: Executor = view
+    as_standard.submit(nothing)
+    assert_type(view.submit(name_of, 1).result(), str)
+    assert_type(view.map(name_of, [1]), Iterator[str])
+
+
+def ending(pool: SafeProcessPoolExecutor) -> None:
+    as_standard: Executor = pool
+    as_standard.shutdown()
+    pool.shutdown(wait=False, cancel_futures=True)
+    pool.shutdown(timeout=5.0)
+    pool.shutdown(kill=True)
+    pool.terminate_workers()
+    pool.kill_workers()
+    with SafeProcessPoolExecutor() as entered:
+        assert_type(entered, SafeProcessPoolExecutor)
+
+
+def contexts() -> None:
+    assert_type(get_context(), BaseContext)
+
+
+def errors(pool: SafeProcessPoolExecutor) -> None:
+    try:
+        pool.submit(nothing).result()
+    except TaskTimeoutError as timeout:
+        assert_type(timeout.task, str)
+        assert_type(timeout.pid, int)
+        assert_type(timeout.timeout, float)
+        assert_type(timeout.elapsed, float)
+        assert_type(timeout.stack, str)
+        assert_type(timeout.ended, tuple[EndedProcess, ...])
+    except InitializerError as broken:
+        assert_type(broken.attempts, int)
+        assert_type(broken.reason, str)
+    except WorkerDiedError as death:
+        assert_type(death.task, str | None)
+        assert_type(death.pid, int | None)
+        assert_type(death.exitcode, int | None)
+        assert_type(death.elapsed, float | None)
+        assert_type(death.ended[0].command, str)
+        assert_type(death.oom, bool | None)
+    except TaskKilledError as kill:
+        assert_type(kill.reason, str)
+    except TransferError as transfer:
+        assert_type(transfer.original, str)
+
+
+def standard_places(pool: SafeProcessPoolExecutor) -> None:
+    def takes_executor(executor: Executor) -> Any:
+        return executor.submit(nothing)
+
+    takes_executor(pool)
+    takes_executor(pool.options(timeout=1.0))

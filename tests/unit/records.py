@@ -1,0 +1,53 @@
+"""Tasks and workers as the host's tables hold them, without a process behind them."""
+
+from __future__ import annotations
+
+import itertools
+from types import SimpleNamespace
+from typing import Any, cast
+
+from safepool._os.contained import ContainedProcess
+from safepool._pool.future import SafeFuture
+from safepool._pool.state import PoolState, Settings
+from safepool._pool.task import Task, TaskState
+from safepool._pool.worker import Worker, WorkerState
+from safepool._worker.channel import Channel
+from safepool._worker.record import StartRecord
+
+__all__ = ["new_state", "new_task", "new_worker"]
+
+_numbers = itertools.count(1)
+
+
+def new_task(state: TaskState = TaskState.WAITING) -> Task:
+    future: SafeFuture[Any] = SafeFuture()
+    return Task(next(_numbers), future, (len, ("abc",), {}), b"", None, state=state)
+
+
+def new_worker(state: WorkerState = WorkerState.STARTING, **facts: Any) -> Worker:
+    """Make the record of a worker: no process, no channel; of its start record, only what the test gives it."""
+    number = next(_numbers)
+    contained = cast("ContainedProcess", SimpleNamespace(pid=100_000 + number, pidfd=-1))
+    begun = facts.pop("begun", {})
+    record = cast("StartRecord", SimpleNamespace(begun_at=begun.get))
+    return Worker(number, contained, cast("Channel", None), record, None, state, **facts)
+
+
+def new_state(
+    *workers: Worker,
+    waiting: int = 0,
+    max_workers: int = 4,
+    max_tasks: int | None = None,
+    grace: float = 0,
+    **facts: Any,
+) -> PoolState:
+    """Make a pool's tables with these workers and so many waiting tasks."""
+    settings = Settings(max_workers, max_tasks, grace, {}, b"", (), by_value=False)
+    state = PoolState(settings, **facts)
+    for worker in workers:
+        state.workers[worker.number] = worker
+        if worker.state is WorkerState.IDLE:
+            state.idle.append(worker)
+    for _ in range(waiting):
+        state.enqueue(new_task())
+    return state

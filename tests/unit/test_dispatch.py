@@ -1,0 +1,204 @@
+"""What is to be done follows from the tables and the clock alone."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections import Counter
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from safepool._pool.dispatch import Action, Do, decide, next_instant
+from safepool._pool.state import PoolState
+from safepool._pool.worker import Worker, WorkerState
+from unit.records import new_state, new_worker
+
+pytestmark = pytest.mark.timeout(60)
+
+NOW = 1000.0
+STARTING, IDLE, BUSY, DUMPING, STOPPING, LEAVING, ENDING = WorkerState
+TIMED = (BUSY, DUMPING, STOPPING, LEAVING)
+
+
+def decided(state: PoolState) -> Counter[Do]:
+    return Counter(action.do for action in decide(state, NOW))
+
+
+def test_waiting_tasks_go_to_idle_workers_and_the_rest_to_new_ones() -> None:
+    state = new_state(new_worker(IDLE), new_worker(IDLE), waiting=3)
+    assert decided(state) == {Do.GIVE: 2, Do.START: 1}
+
+
+def test_idle_workers_without_tasks_are_left_in_peace() -> None:
+    assert decide(new_state(new_worker(IDLE), new_worker(BUSY)), NOW) == []
+
+
+def test_no_more_workers_are_started_than_there_may_be() -> None:
+    state = new_state(new_worker(BUSY), new_worker(DUMPING), waiting=9, max_workers=3)
+    assert decided(state) == {Do.START: 1}
+    assert decided(new_state(waiting=9, max_workers=3)) == {Do.START: 3}
+
+
+def test_no_more_workers_are_started_than_tasks_wait() -> None:
+    assert decided(new_state(waiting=2, max_workers=8)) == {Do.START: 2}
+
+
+def test_workers_that_are_starting_count_against_the_need() -> None:
+    assert decide(new_state(new_worker(STARTING), waiting=1), NOW) == []
+    assert decided(new_state(new_worker(STARTING), waiting=3)) == {Do.START: 2}
+
+
+@pytest.mark.parametrize("state", [LEAVING, ENDING])
+def test_workers_that_are_going_make_room_for_new_ones(state: WorkerState) -> None:
+    assert decided(new_state(new_worker(state), waiting=1, max_workers=1)) == {Do.START: 1}
+
+
+def test_busy_worker_past_its_deadline_is_condemned_and_the_others_are_not() -> None:
+    late, punctual, unlimited = new_worker(BUSY, due=NOW), new_worker(BUSY, due=NOW + 0.1), new_worker(BUSY)
+    assert decide(new_state(late, punctual, unlimited), NOW) == [Action(Do.CONDEMN, late)]
+
+
+@pytest.mark.parametrize(("grace", "do"), [(0.5, Do.STOP), (0.0, Do.END)])
+def test_worker_whose_stacks_are_in_is_stopped_with_a_grace_and_ended_without(grace: float, do: Do) -> None:
+    worker = new_worker(DUMPING, due=NOW)
+    assert decide(new_state(worker, grace=grace), NOW) == [Action(do, worker)]
+
+
+@pytest.mark.parametrize("state", [STOPPING, LEAVING])
+def test_worker_that_does_not_heed_is_ended(state: WorkerState) -> None:
+    worker = new_worker(state, due=NOW)
+    assert decide(new_state(worker, grace=5.0), NOW) == [Action(Do.END, worker)]
+
+
+def test_worker_that_is_ending_already_is_not_ended_again() -> None:
+    assert decide(new_state(new_worker(ENDING, due=NOW - 1)), NOW) == []
+
+
+def test_worn_out_worker_retires_once_its_results_are_delivered() -> None:
+    worker = new_worker(IDLE, runs=2, undelivered=1)
+    state = new_state(worker, waiting=1, max_tasks=2, max_workers=1)
+    assert decide(state, NOW) == []
+    worker.undelivered = 0
+    assert decide(state, NOW) == [Action(Do.RETIRE, worker)]
+
+
+def test_worn_out_worker_that_cannot_retire_yet_does_not_keep_a_task_waiting() -> None:
+    worker = new_worker(IDLE, runs=2, undelivered=1)
+    assert decide(new_state(worker, waiting=1, max_tasks=2, max_workers=2), NOW) == [Action(Do.START)]
+
+
+def test_worn_out_worker_is_given_nothing() -> None:
+    worn, fresh = new_worker(IDLE, runs=2), new_worker(IDLE, runs=1)
+    assert decide(new_state(worn, fresh, waiting=1, max_tasks=2), NOW) == [Action(Do.GIVE), Action(Do.RETIRE, worn)]
+
+
+@pytest.mark.parametrize("reason", ["closing", "abandoned", "breaking"])
+def test_pool_that_needs_nobody_any_more_retires_idle_and_starting_workers(reason: str) -> None:
+    idle, starting, busy = new_worker(IDLE), new_worker(STARTING), new_worker(BUSY)
+    state = new_state(idle, starting, busy, **{reason: True})
+    assert decide(state, NOW) == [Action(Do.RETIRE, idle), Action(Do.RETIRE, starting)]
+
+
+def test_closing_pool_finishes_its_work_first() -> None:
+    assert decided(new_state(new_worker(IDLE), new_worker(STARTING), waiting=2, closing=True)) == {Do.GIVE: 1}
+
+
+def test_closing_pool_keeps_a_worker_whose_result_is_not_delivered() -> None:
+    assert decide(new_state(new_worker(IDLE, undelivered=1), closing=True), NOW) == []
+
+
+@pytest.mark.parametrize("reason", ["closing", "abandoned"])
+def test_pool_is_finished_when_nothing_waits_and_nobody_is_left(reason: str) -> None:
+    going = [new_worker(state) for state in (BUSY, LEAVING, ENDING)]
+    assert all(decide(new_state(worker, **{reason: True}), NOW) == [] for worker in going)
+    assert decide(new_state(**{reason: True}), NOW) == [Action(Do.FINISH)]
+    assert decide(new_state(), NOW) == []
+
+
+def test_instant_of_the_kill_overrides_everything() -> None:
+    state = new_state(new_worker(IDLE), new_worker(BUSY, due=NOW), waiting=3, kill_at=NOW, closing=True)
+    assert decide(state, NOW) == [Action(Do.KILL_ALL)]
+    assert Do.KILL_ALL not in {action.do for action in decide(state, NOW - 0.1)}
+
+
+def test_failed_start_is_repeated_after_its_pause_and_not_before() -> None:
+    state = new_state(waiting=1, failed_starts=1, start_at=NOW + 0.1)
+    assert decide(state, NOW) == []
+    assert next_instant(state) == NOW + 0.1
+    assert decide(state, NOW + 0.1) == [Action(Do.START)]
+
+
+def test_pool_that_breaks_starts_nobody() -> None:
+    assert decide(new_state(waiting=2, breaking=True), NOW) == []
+
+
+def test_next_instant_is_the_nearest_of_all() -> None:
+    workers = [new_worker(BUSY, due=NOW + 3), new_worker(ENDING, due=NOW + 2), new_worker(IDLE)]
+    assert next_instant(new_state(*workers, kill_at=NOW + 4)) == NOW + 2
+    assert next_instant(new_state(*workers, kill_at=NOW + 1)) == NOW + 1
+    assert next_instant(new_state(new_worker(IDLE), new_worker(BUSY))) is None
+
+
+# --- what holds for all tables ---
+
+instants = st.sampled_from([NOW - 1, NOW, NOW + 1])
+
+
+@st.composite
+def workers(draw: st.DrawFn) -> Worker:
+    state = draw(st.sampled_from(WorkerState))
+    due = draw(instants) if state in TIMED and draw(st.booleans()) else None
+    if state is STARTING:
+        return new_worker(state)
+    return new_worker(state, due=due, runs=draw(st.integers(0, 3)), undelivered=draw(st.integers(0, 1)))
+
+
+@st.composite
+def states(draw: st.DrawFn) -> PoolState:
+    chosen = draw(st.lists(workers(), max_size=6))
+    room = sum(worker.state not in (LEAVING, ENDING) for worker in chosen)
+    facts: dict[str, Any] = {name: draw(st.booleans()) for name in ("closing", "abandoned", "breaking")}
+    if draw(st.booleans()):
+        facts.update(failed_starts=1, start_at=draw(instants))
+    return new_state(
+        *chosen,
+        waiting=draw(st.integers(0, 6)),
+        max_workers=max(1, room + draw(st.integers(0, 2))),
+        max_tasks=draw(st.sampled_from([None, 1, 3])),
+        kill_at=draw(st.none() | instants),
+        **facts,
+    )
+
+
+@given(states())
+def test_decision_never_asks_for_too_much(state: PoolState) -> None:
+    done = decided(state)
+    starting = sum(worker.state is STARTING for worker in state.workers.values())
+    assert state.occupying() + done[Do.START] <= state.settings.max_workers
+    assert done[Do.GIVE] <= min(state.waiting_count, len(state.idle))
+    assert done[Do.START] == 0 or done[Do.GIVE] + starting + done[Do.START] <= state.waiting_count
+
+
+@given(states())
+def test_decision_concerns_a_worker_once_and_retires_none_with_undelivered_results(state: PoolState) -> None:
+    actions = [action for action in decide(state, NOW) if action.worker is not None]
+    assert len({id(action.worker) for action in actions}) == len(actions)
+    assert all(action.worker is None or not action.worker.undelivered for action in actions if action.do is Do.RETIRE)
+
+
+@given(states())
+def test_decision_changes_nothing(state: PoolState) -> None:
+    before = [dataclasses.replace(worker) for worker in state.workers.values()], dataclasses.replace(state)
+    decide(state, NOW)
+    next_instant(state)
+    assert [vars(worker) for worker in state.workers.values()] == [vars(worker) for worker in before[0]]
+    assert vars(state) == vars(before[1])
+
+
+@given(states().filter(lambda state: not decide(state, NOW)))
+def test_where_nothing_is_to_be_done_the_next_instant_lies_ahead(state: PoolState) -> None:
+    """Else the supervisor turns without a pause, and takes the host for one that was stopped since."""
+    upcoming = next_instant(state)
+    assert upcoming is None or upcoming > NOW

@@ -1,0 +1,191 @@
+"""A pidfd tells when a process ended, and how, whoever reaps it."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import re
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from safepool._os import process_exit
+from support.handles import gone
+from unit.brood import PACKAGE_ROOT, Brood, is_in_state
+
+pytestmark = pytest.mark.timeout(60)
+
+_LINUX = tuple(map(int, re.findall(r"\d+", platform.release())[:2]))
+KERNEL_TELLS = _LINUX >= (6, 15)  # PIDFD_GET_INFO with the exit status
+GROUPS_BY_PIDFD = _LINUX >= (6, 9)
+
+ENDS = [
+    ("exit 0", 0),
+    ("exit 255", 255),
+    ("kill -KILL $$", -signal.SIGKILL),
+    ("kill -SEGV $$", -signal.SIGSEGV),  # the kernel notes a core dump beside the signal
+]
+
+
+@pytest.fixture
+def hold() -> Iterator[Callable[[int], int]]:
+    held = []
+
+    def hold(pid: int) -> int:
+        pidfd = process_exit.open_pidfd(pid)
+        assert pidfd is not None
+        held.append(pidfd)
+        return pidfd
+
+    yield hold
+    for pidfd in held:
+        os.close(pidfd)
+
+
+@pytest.mark.parametrize(("script", "status"), ENDS)
+def test_end_is_told_and_stays_known_until_it_is_reaped(
+    brood: Brood, hold: Callable[[int], int], script: str, status: int
+) -> None:
+    pidfd = hold(brood.start(["sh", "-c", script]).pid)
+    assert process_exit.has_ended(pidfd, 30)
+    assert process_exit.read_exit_status(pidfd) == status
+    assert process_exit.read_exit_status(pidfd) == status
+    assert process_exit.is_unreaped_child(pidfd)
+    process_exit.reap(pidfd)
+    assert not process_exit.is_unreaped_child(pidfd)
+    assert process_exit.has_ended(pidfd)
+
+
+@pytest.mark.parametrize(("script", "status"), ENDS)
+def test_end_is_told_after_somebody_else_reaped_it(
+    brood: Brood, hold: Callable[[int], int], script: str, status: int
+) -> None:
+    process = brood.start(["sh", "-c", script])
+    pidfd = hold(process.pid)
+    process.wait(30)
+    assert process_exit.has_ended(pidfd)
+    assert process_exit.read_exit_status(pidfd) == (status if KERNEL_TELLS else None)
+    process_exit.reap(pidfd)  # has nothing to do, and does not mind
+
+
+@pytest.mark.parametrize("stopped", [False, True])
+def test_living_process_has_not_ended(brood: Brood, hold: Callable[[int], int], stopped: bool) -> None:
+    process = brood.sleeper()
+    pidfd = hold(process.pid)
+    if stopped:
+        process.send_signal(signal.SIGSTOP)
+        is_in_state(process.pid, "T")
+    assert not process_exit.has_ended(pidfd)
+    assert not process_exit.has_ended(pidfd, 0.01)
+    assert process_exit.read_exit_status(pidfd) is None
+    assert process_exit.is_unreaped_child(pidfd)
+
+
+def test_process_that_is_no_child_is_no_unreaped_child(brood: Brood, hold: Callable[[int], int]) -> None:
+    assert not process_exit.is_unreaped_child(hold(os.getpid()))
+    brood.python("if os.fork(): stay()\nsay('grandchild'); stay()")
+    grandchild = brood.hold("grandchild")["grandchild"]
+    pidfd = hold(grandchild.pid)
+    assert not process_exit.is_unreaped_child(pidfd)
+    grandchild.send(signal.SIGKILL)
+    assert process_exit.has_ended(pidfd, 30)
+
+
+def test_pidfd_of_nobody_is_none() -> None:
+    assert process_exit.open_pidfd(1 << 23) is None  # beyond the largest number that Linux can be told to give
+
+
+def test_pidfd_is_not_inherited(hold: Callable[[int], int]) -> None:
+    assert not os.get_inheritable(hold(os.getpid()))
+
+
+# --- signals ---
+
+
+def test_signal_reaches_the_process_and_not_its_group(brood: Brood, hold: Callable[[int], int]) -> None:
+    leader = brood.python("if not os.fork(): say('member'); stay()\nsay('leader'); stay()")
+    handles = brood.hold("leader", "member")
+    assert process_exit.send_signal(hold(leader.pid), signal.SIGKILL)
+    gone({"leader": handles["leader"]})
+    assert handles["member"].alive()
+
+
+def test_signal_to_the_group_reaches_every_member_or_says_that_it_cannot(
+    brood: Brood, hold: Callable[[int], int]
+) -> None:
+    leader = brood.python("if not os.fork(): say('member'); stay()\nsay('leader'); stay()")
+    handles = brood.hold("leader", "member")
+    assert process_exit.send_signal(hold(leader.pid), signal.SIGKILL, group=True) == GROUPS_BY_PIDFD
+    if GROUPS_BY_PIDFD:
+        gone(handles)
+
+
+@pytest.mark.skipif(not GROUPS_BY_PIDFD, reason="needs Linux 6.9")
+def test_signal_to_the_group_of_a_reaped_leader_reaches_those_that_are_left(
+    brood: Brood, hold: Callable[[int], int]
+) -> None:
+    leader = brood.python("if not os.fork(): say('member'); stay()\nsay('leader'); stay()")
+    handles = brood.hold("leader", "member")
+    pidfd = hold(leader.pid)
+    handles.pop("leader").send(signal.SIGKILL)
+    leader.wait(30)
+    assert process_exit.send_signal(pidfd, signal.SIGKILL, group=True)
+    gone(handles)
+
+
+@pytest.mark.parametrize("group", [False, True])
+def test_signal_to_a_process_that_is_gone_returns_false(brood: Brood, hold: Callable[[int], int], group: bool) -> None:
+    process = brood.start(["true"])
+    pidfd = hold(process.pid)
+    process.wait(30)
+    assert not process_exit.send_signal(pidfd, signal.SIGKILL, group=group)
+
+
+# --- in a host that makes waiting hard ---
+
+_HOST = """
+import json, os, signal, subprocess, sys, threading
+sys.path.insert(0, sys.argv[1])
+from safepool._os import process_exit
+
+def steal():
+    while True:
+        try:
+            os.waitpid(-1, 0)
+        except ChildProcessError:
+            os.read(another, 1)  # until there is a child again
+
+if sys.argv[2] == "ignored":
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+another, started = os.pipe()
+if sys.argv[2] == "stolen":
+    threading.Thread(target=steal, daemon=True).start()
+told = []
+for script in sys.argv[3:]:
+    process = subprocess.Popen(["sh", "-c", "read _; " + script], stdin=subprocess.PIPE)
+    os.write(started, b".")
+    pidfd = process_exit.open_pidfd(process.pid)
+    process.stdin.close()
+    told.append(process_exit.has_ended(pidfd, 30))
+    while process_exit.is_unreaped_child(pidfd):
+        pass
+    told.append(process_exit.read_exit_status(pidfd))
+    process_exit.reap(pidfd)
+    process.returncode = 0
+print(json.dumps(told), flush=True)
+os._exit(0)
+"""
+
+
+@pytest.mark.parametrize("obstacle", ["ignored", "stolen"])
+def test_end_is_told_in_a_host_where_others_reap(brood: Brood, obstacle: str) -> None:
+    scripts = ["exit 7", "kill -KILL $$", "exit 0"]
+    command = [sys.executable, "-I", "-S", "-c", _HOST, PACKAGE_ROOT, obstacle, *scripts]
+    host = brood.start(command, stdout=subprocess.PIPE)
+    output, _ = host.communicate(timeout=50)
+    expected = [7, -signal.SIGKILL, 0] if KERNEL_TELLS else [None] * 3
+    assert json.loads(output) == [fact for status in expected for fact in (True, status)]

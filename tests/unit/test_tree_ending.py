@@ -1,0 +1,219 @@
+"""How a tree is ended: nobody outruns it, clean-up processes go last, and what cannot be done is not waited for."""
+
+from __future__ import annotations
+
+import os
+import resource
+import signal
+import time
+from pathlib import Path
+
+import pytest
+
+from safepool._os import process_exit, process_tree
+from safepool._os.process_table import read_row
+from safepool._os.process_tree import Leader, TreeEnding
+from support import census
+from support.eventually import eventually
+from support.handles import gone
+from unit.brood import Brood, in_forked_child
+from unit.trees import Tree
+
+pytestmark = pytest.mark.timeout(60)
+
+
+# --- processes that keep moving ---
+
+_CHAINS = """
+# Orphans come here, where the kernel reaps them: an init that is slow at it would fill the table with zombies.
+import ctypes
+ctypes.CDLL(None).prctl(36, 1, 0, 0, 0)  # PR_SET_CHILD_SUBREAPER
+signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+if not os.fork():
+    os.setsid()
+    os.environ[sys.argv[1]] = "1"
+    os.execv(sys.executable, [sys.executable, "-I", "-S", "-c", *sys.argv[2:]])
+stay()
+"""
+_CHAIN = """
+counter, life, until, escapes = sys.argv[1], float(sys.argv[2]), float(sys.argv[3]), sys.argv[4] == "True"
+for _ in range(3):
+    if not os.fork():
+        file = os.open(counter, os.O_WRONLY | os.O_APPEND)
+        while time.monotonic() < until:  # each link starts its successor, and is gone
+            if os.fork():
+                os._exit(0)
+            if escapes:
+                os.setsid()
+            os.write(file, b".")
+            time.sleep(life)
+        os._exit(0)
+say("leader")
+stay()
+"""
+
+
+@pytest.mark.parametrize(
+    ("life", "escapes"), [(0.1, True), (0.0, True), (0.0, False)], ids=["slow", "fast", "fast_within_the_group"]
+)
+def test_chains_of_processes_that_keep_moving_are_contained(
+    brood: Brood, tmp_path: Path, life: float, escapes: bool
+) -> None:
+    """Judged by a counter: a scan that finds nobody might be what they outran."""
+    counter = tmp_path / "counter"
+    counter.touch()
+    until = time.monotonic() + 10
+    marker = f"{brood.mark}_TREE_1"
+    brood.python(_CHAINS, marker, brood.text(_CHAIN), counter, life, until, escapes)
+    leader = brood.hold("leader")["leader"]
+    eventually(lambda: counter.stat().st_size > 12)
+    row = read_row(leader.pid)
+    assert row is not None
+
+    ending = TreeEnding(
+        [Leader(row.pid, row.start)],
+        f"{marker}=".encode(),
+        lambda _, signum: process_exit.send_signal(leader.fileno(), signum, group=True),
+    )
+    ending.run()
+
+    reached = counter.stat().st_size
+    time.sleep(max(0.2, 3 * life))  # not to wait for anything, but to watch that nothing happens
+    assert time.monotonic() < until, "by now they would have ended by themselves"
+    assert counter.stat().st_size == reached
+    gone({"leader": leader})
+
+
+# --- clean-up processes ---
+
+# A cleaner is known by what stands in its command line, which therefore must not stand in anybody else's.
+_CLEANER = """
+# @
+say("cleaner")
+while os.read(0, 1):
+    pass
+{then}
+"""
+_WITH_A_CLEANER = """
+end, until = os.pipe()
+os.set_inheritable(until, True)
+leave("session", os.setsid, lambda: os.close(end))  # holds the cleaner's pipe as well
+run(*python(sys.argv[1].replace("@", "from multiprocessing.resource_" "tracker import main")), stdin=end)
+os.close(end)
+say("leader")
+stay()
+"""
+
+
+def test_cleaner_goes_last_and_by_itself_when_nobody_is_left_who_needs_it(brood: Brood) -> None:
+    tree = Tree(brood, _WITH_A_CLEANER, brood.text(_CLEANER.format(then="say('cleaned')")))
+    handles = brood.hold("leader", "session", "cleaner")
+    assert os.getpgid(handles["cleaner"].pid) == tree.leader.pid  # so a signal to the group would hit it
+    began = time.monotonic()
+    ending = tree.end()
+    gone(handles)
+    assert brood.meeting.find("cleaned") is not None
+    assert time.monotonic() - began < process_tree._CLEANER_GRACE
+    assert {remains.pid for remains in ending.ended} == {handles["session"].pid, handles["cleaner"].pid}
+
+
+def test_cleaner_that_does_not_leave_is_ended_after_its_grace(brood: Brood, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(process_tree, "_CLEANER_GRACE", 0.3)
+    tree = Tree(brood, _WITH_A_CLEANER, brood.text(_CLEANER.format(then="say('cleaned'); stay()")))
+    handles = brood.hold("leader", "session", "cleaner")
+    tree.end()
+    gone(handles)
+    assert brood.meeting.find("cleaned") is not None
+
+
+def test_ending_says_when_the_grace_of_a_cleaner_is_over(brood: Brood) -> None:
+    tree = Tree(brood, _WITH_A_CLEANER, brood.text(_CLEANER.format(then="say('cleaned'); stay()")))
+    handles = brood.hold("leader", "session", "cleaner")
+    ending = tree.ending()
+    ending.begin()
+    began = time.monotonic()
+    assert began + process_tree._CLEANER_GRACE - 1 < ending.wake_at <= began + process_tree._CLEANER_GRACE
+    gone({name: handles[name] for name in ("leader", "session")})
+    assert not ending.advance()
+    assert len(ending.pidfds()) == 1
+    assert handles["cleaner"].alive()
+    handles["cleaner"].send(signal.SIGKILL)
+    gone(handles)
+    assert ending.advance()
+    assert ending.pidfds() == []
+
+
+# --- what cannot be done ---
+
+
+def test_tree_larger_than_the_room_for_descriptors_is_ended_in_turns(
+    brood: Brood, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(process_tree, "_MOST_HELD", 3)
+    labels = [f"session{number}" for number in range(12)]
+    tree = Tree(brood, "for label in sys.argv[1:]: leave(label, os.setsid)\nsay('leader'); stay()", *labels)
+    handles = brood.hold("leader", *labels)
+    ending = tree.end()
+    gone(handles)
+    assert {remains.pid for remains in ending.ended} == {handles[label].pid for label in labels}
+
+
+@pytest.mark.parametrize("room", [1, 2, 3, 6])
+def test_tree_is_ended_by_a_host_that_has_hardly_any_descriptors_left(brood: Brood, room: int) -> None:
+    labels = [f"session{number}" for number in range(3)]
+    tree = Tree(brood, "for label in sys.argv[1:]: leave(label, os.setsid)\nsay('leader'); stay()", *labels)
+    handles = brood.hold("leader", *labels)
+
+    def end_with_so_many_descriptors() -> str:
+        highest = max(map(int, os.listdir("/proc/self/fd")))
+        _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (highest + 50, hard))
+        taken = []
+        while True:
+            try:
+                taken.append(os.dup(0))
+            except OSError:
+                break
+        for fd in taken[:room]:
+            os.close(fd)
+        return ",".join(sorted(str(remains.pid) for remains in tree.end().ended))
+
+    ended = in_forked_child(end_with_so_many_descriptors)
+
+    gone(handles, within=2)
+    assert ended == ",".join(sorted(str(handles[label].pid) for label in labels))
+
+
+def test_process_that_does_not_die_is_given_up_in_the_end(brood: Brood, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As in an uninterruptible sleep."""
+    monkeypatch.setattr(process_tree, "_PATIENCE", 0.3)
+    monkeypatch.setattr(process_exit, "send_signal", lambda *_, **__: True)
+    process = brood.sleeper()
+    row = read_row(process.pid)
+    assert row is not None
+    before = census.open_files()
+    ending = TreeEnding([Leader(row.pid, row.start)], b"", lambda *_: True)
+    ending.run()
+    assert brood.take(process.pid).alive()
+    assert len(census.open_files()) == len(before) + 1  # what we took; the ending has let go
+
+
+def test_tree_that_is_gone_already_is_over_at_once(brood: Brood) -> None:
+    tree = Tree(brood, "say('leader')")
+    tree.process.wait(30)
+    ending = TreeEnding([tree.leader], f"{tree.marker}=".encode(), lambda *_: False)
+    ending.begin()
+    assert ending.pidfds() == []
+    assert ending.advance()
+    assert ending.ended == []
+
+
+def test_steps_do_not_wait_for_anybody_to_die(brood: Brood) -> None:
+    tree = Tree(brood, "leave('session', os.setsid); say('leader'); stay()")
+    handles = brood.hold("leader", "session")
+    ending = tree.ending()
+    ending.begin()
+    assert len(ending.pidfds()) <= 2
+    gone(handles)
+    eventually(ending.advance)
+    assert ending.pidfds() == []
