@@ -67,7 +67,7 @@ def test_settings_of_the_host_are_unchanged_by_a_pool_that_ran_and_killed(meetin
     with SafeProcessPoolExecutor(2) as pool:
         assert pool.submit(tasks.square, 7).result(60) == 49
         assert isinstance(pool.submit(tasks.exit_now, 3).exception(60), WorkerDiedError)
-        hung = pool.submit(tasks.work_then_hang, meeting.path, "hung", "deaf", ("setsid",), task_timeout=0.5)
+        hung = pool.submit(tasks.work_then_hang, meeting.path, "hung", "deaf", ("setsid",), task_timeout=2.0)
         meeting.expect("hung.setsid")
         assert isinstance(hung.exception(60), TaskTimeoutError)
         during = settings()
@@ -81,7 +81,7 @@ def test_children_of_the_host_keep_their_exit_codes(meeting):
         assert [exit_code_of_a_child() for _ in range(20)] == [7] * 20
         assert all(isinstance(death.exception(60), WorkerDiedError) for death in deaths)
         own = subprocess.Popen(["sh", "-c", "exit 7"])
-        hung = pool.submit(tasks.work_then_hang, meeting.path, "hung", "loop", ("setsid",), task_timeout=0.5)
+        hung = pool.submit(tasks.work_then_hang, meeting.path, "hung", "loop", ("setsid",), task_timeout=2.0)
         assert isinstance(hung.exception(60), TaskTimeoutError)
     assert own.wait(60) == 7, "somebody else took the status of the host's own child"
     assert exit_code_of_a_child() == 7

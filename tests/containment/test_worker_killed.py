@@ -52,7 +52,7 @@ def test_killed_worker_takes_its_descendants_and_no_other_task(pool, meeting, ma
 @pytest.mark.parametrize("kind", ["c", "deaf"])
 def test_deadline_ends_a_task_with_its_descendants(pool, meeting, stack, tmp_path, kind):
     beat = new_counter(tmp_path, kind)
-    hung = pool.submit(tasks.work_then_hang, meeting.path, "hung", kind, KINDS, beat, task_timeout=3.0)
+    hung = pool.submit(tasks.work_then_hang, meeting.path, "hung", kind, KINDS, beat, task_timeout=5.0)
     everybody = hold(meeting.pids(labels_of("hung")), stack)
     prove(kind, everybody["hung"].pid, beat)
 

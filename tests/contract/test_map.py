@@ -30,7 +30,7 @@ def recorded_submits(pool: Executor) -> Iterator[list[Future[Any]]]:
     try:
         yield futures
     finally:
-        del pool.submit  # type: ignore[method-assign]
+        del pool.submit
 
 
 def test_map_keeps_the_order(pool: Executor) -> None:

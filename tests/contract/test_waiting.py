@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import concurrent.futures
-from concurrent.futures import ALL_COMPLETED, FIRST_COMPLETED, FIRST_EXCEPTION, Executor, ThreadPoolExecutor
+from concurrent.futures import ALL_COMPLETED, FIRST_COMPLETED, FIRST_EXCEPTION, Executor, Future, ThreadPoolExecutor
+from typing import Any
 
 import pytest
 
@@ -21,8 +22,8 @@ def test_as_completed_yields_every_future_once(pool: Executor) -> None:
 
 
 def test_as_completed_yields_the_finished_before_the_running(pool: Executor, gate: Gate) -> None:
-    slow = pool.submit(pass_gate, gate.folder, "slow")
-    quick = pool.submit(calls.square, 2)
+    slow: Future[Any] = pool.submit(pass_gate, gate.folder, "slow")
+    quick: Future[Any] = pool.submit(calls.square, 2)
     completed = concurrent.futures.as_completed([slow, quick], timeout=PATIENCE)
     assert next(completed) is quick
     gate.let_through()
@@ -56,8 +57,8 @@ def test_as_completed_after_cancel_futures_yields_what_was_cancelled(kind: str, 
 
 
 def test_wait_first_completed_returns_with_the_first(pool: Executor, gate: Gate) -> None:
-    slow = pool.submit(pass_gate, gate.folder, "slow")
-    quick = pool.submit(calls.square, 2)
+    slow: Future[Any] = pool.submit(pass_gate, gate.folder, "slow")
+    quick: Future[Any] = pool.submit(calls.square, 2)
     done, waiting = concurrent.futures.wait([slow, quick], PATIENCE, FIRST_COMPLETED)
     assert (done, waiting) == ({quick}, {slow})
     gate.let_through()
@@ -65,8 +66,8 @@ def test_wait_first_completed_returns_with_the_first(pool: Executor, gate: Gate)
 
 
 def test_wait_first_exception_returns_with_the_first_failure(pool: Executor, gate: Gate) -> None:
-    slow = pool.submit(pass_gate, gate.folder, "slow")
-    failing = pool.submit(calls.raise_value_error_in_the_worker, "failed")
+    slow: Future[Any] = pool.submit(pass_gate, gate.folder, "slow")
+    failing: Future[Any] = pool.submit(calls.raise_value_error_in_the_worker, "failed")
     done, waiting = concurrent.futures.wait([slow, failing], PATIENCE, FIRST_EXCEPTION)
     assert (done, waiting) == ({failing}, {slow})
     gate.let_through()

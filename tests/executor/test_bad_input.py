@@ -20,7 +20,8 @@ from safepool import SafeFuture, SafeProcessPoolExecutor, TransferError, WorkerD
 NewPool = Callable[..., SafeProcessPoolExecutor]
 Pool = SafeProcessPoolExecutor
 
-NOT_CALLABLE = "not callable"
+BRITTLE: Any = calls.Brittle()
+NOT_CALLABLE: Any = "not callable"
 
 
 @pytest.mark.parametrize(
@@ -167,7 +168,7 @@ FAULTS: list[Any] = [
         lambda pool: pool.submit(calls.square, calls.Shy()), LookupError, "too shy", id="argument-whose-pickling-raises"
     ),
     pytest.param(
-        lambda pool: pool.submit(calls.square, calls.Brittle()),
+        lambda pool: pool.submit(calls.square, BRITTLE),
         Exception,
         "broken in transit",
         id="argument-that-breaks-in-the-worker",
@@ -240,7 +241,7 @@ def test_fault_in_the_outcome_leaves_the_worker_unharmed(new_pool: NewPool) -> N
         pool.submit(calls.return_lock),
         pool.submit(calls.raise_keyword_error, 5),
         pool.submit(calls.BreaksIn, os.getpid()),
-        pool.submit(calls.square, calls.Brittle()),
+        pool.submit(calls.square, BRITTLE),
     ]
     assert all(error_of(fault) is not None for fault in faults)
     assert result_of(pool.submit(os.getpid)) == worker
@@ -266,7 +267,7 @@ def test_task_that_writes_junk_into_every_descriptor_hurts_only_itself(new_pool:
 
 def test_large_junk_in_a_queue_of_good_tasks_loses_none_of_them(pool: Pool) -> None:
     """Good and bad in turn, so that a bad one is always sent together with good ones."""
-    arguments: list[Any] = [calls.Brittle() if number % 3 == 2 else number for number in range(60)]
+    arguments: list[Any] = [BRITTLE if number % 3 == 2 else number for number in range(60)]
     futures = [pool.submit(calls.square, argument) for argument in arguments]
     outcomes = [error_of(future) for future in futures]
     assert [outcome is not None for outcome in outcomes] == [number % 3 == 2 for number in range(60)]

@@ -6,6 +6,7 @@ import concurrent.futures
 import os
 import time
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 
@@ -20,7 +21,7 @@ Pool = SafeProcessPoolExecutor
 SHORT = 0.3  # long enough to be seen running, short enough to be waited for; only tasks that hang get it
 
 
-def timeout_of(future: SafeFuture[object]) -> TaskTimeoutError:
+def timeout_of(future: SafeFuture[Any]) -> TaskTimeoutError:
     """Wait for the timeout error of a task."""
     error = error_of(future)
     assert isinstance(error, TaskTimeoutError), repr(error)
@@ -236,5 +237,5 @@ def test_shutdown_waits_for_a_hanging_task_until_its_deadline(new_pool: NewPool)
 
 
 def test_waiting_for_a_deadline_wakes_wait_and_as_completed(pool: Pool) -> None:
-    futures = [pool.submit(calls.hang, task_timeout=SHORT), pool.submit(calls.square, 3)]
+    futures: list[SafeFuture[Any]] = [pool.submit(calls.hang, task_timeout=SHORT), pool.submit(calls.square, 3)]
     assert set(concurrent.futures.as_completed(futures, timeout=PATIENCE)) == set(futures)

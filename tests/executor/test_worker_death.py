@@ -6,6 +6,7 @@ import os
 import signal
 from collections.abc import Callable
 from concurrent.futures.process import BrokenProcessPool
+from typing import Any
 
 import pytest
 
@@ -26,7 +27,7 @@ DEATHS = [
 ]
 
 
-def death_of(future: SafeFuture[object]) -> WorkerDiedError:
+def death_of(future: SafeFuture[Any]) -> WorkerDiedError:
     """Wait for the error of a task whose worker died."""
     error = error_of(future)
     assert isinstance(error, WorkerDiedError), repr(error)
@@ -129,7 +130,7 @@ def test_with_block_after_deaths_and_errors_serves_and_ends(gate: Gate) -> None:
 
 def test_worker_death_wakes_shutdown(new_pool: NewPool) -> None:
     pool = new_pool(max_workers=1)
-    futures = [pool.submit(calls.exit_with, 1), pool.submit(calls.square, 3)]
+    futures: list[SafeFuture[Any]] = [pool.submit(calls.exit_with, 1), pool.submit(calls.square, 3)]
     pool.shutdown(wait=True)
     assert isinstance(futures[0].exception(timeout=0), WorkerDiedError)
     assert futures[1].result(timeout=0) == 9

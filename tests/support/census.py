@@ -121,7 +121,7 @@ def open_files(pid: int | str = "self") -> dict[int, str]:
     return found
 
 
-def nobody(census: Callable[[], list[Seen]], *, within: float = 10.0) -> None:
+def nobody(census: Callable[[], list[Seen]], *, within: float = 20.0) -> None:
     """Wait until ``census`` finds nobody, and go on finding nobody."""
 
     def empty() -> bool:

@@ -14,7 +14,7 @@ T = TypeVar("T")
 def eventually(
     predicate: Callable[[], T],
     *,
-    within: float = 10.0,
+    within: float = 20.0,
     step: float = 0.005,
     otherwise: Callable[[], object] | None = None,
 ) -> T:

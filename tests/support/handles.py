@@ -57,7 +57,7 @@ def hold(pids: Mapping[str, int], stack: contextlib.ExitStack) -> dict[str, Hand
     return handles
 
 
-def gone(handles: Mapping[str, Handle], *, within: float = 10.0) -> dict[str, float]:
+def gone(handles: Mapping[str, Handle], *, within: float = 20.0) -> dict[str, float]:
     """Wait until all are gone; how many milliseconds each took from now."""
     start = time.monotonic()
     latencies: dict[str, float] = {}

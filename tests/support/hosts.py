@@ -109,7 +109,7 @@ class Program:
         spared = {self.process.pid, *self.spared}
         return [seen for seen in census.carrying(self.mark) if seen.pid not in spared]
 
-    def leaves_nothing(self, *, within: float = 10.0) -> None:
+    def leaves_nothing(self, *, within: float = 20.0) -> None:
         """Wait until nothing of it is alive: no worker, no descendant, no janitor, no resource tracker."""
         census.nobody(self.left, within=within)
 

@@ -37,7 +37,7 @@ def test_every_level_dies_with_the_host(make_host, measured):
 @pytest.mark.parametrize("end", ["killed", "deadline"])
 def test_every_level_dies_with_the_outermost_worker(make_host, end):
     host = make_host(max_workers=1)
-    everybody = nest(host, timeout=8.0 if end == "deadline" else None)
+    everybody = nest(host, timeout=20.0 if end == "deadline" else None)
 
     if end == "killed":
         everybody["w"].send(signal.SIGKILL)

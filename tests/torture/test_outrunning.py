@@ -27,7 +27,7 @@ def test_descendants_do_not_outrun_their_end(make_host, tmp_path, end, attempt):
     marker = host.open_pool()
     counters = [new_counter(tmp_path, f"chain-{number}") for number in range(len(LIFETIMES))]
     arguments = (host.rendezvous.path, "task", counters, LIFETIMES)
-    host.submit("task", "outrun", *arguments, timeout=4.0 if end == "deadline" else None)
+    host.submit("task", "outrun", *arguments, timeout=8.0 if end == "deadline" else None)
     worker = host.hold_reported(["task"])["task"]
     prove_running(counters, marker)
 

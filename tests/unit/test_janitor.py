@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import os
 import signal
 import socket
@@ -19,97 +18,12 @@ from safepool._os.process_tree import Leader
 from safepool._os.register import Register
 from support import census
 from support.eventually import eventually
-from support.handles import Handle, gone
+from support.handles import gone
 from support.hosts import Program
-from support.scenes import hold_janitor
+from unit.bare_host import BareHost
 from unit.brood import Brood, in_forked_child
 
 pytestmark = pytest.mark.timeout(60)
-
-# A host without a pool: it does what it is told on its standard input, and says when it is done.
-_HOST = """
-import ctypes, os, subprocess, sys, time
-from safepool._os.janitor import janitor
-from safepool._os.marker import host_marker, next_worker_marker
-from safepool._os.process_table import read_row
-from safepool._os.process_tree import Leader
-from support.rendezvous import report
-
-reports = sys.argv[1]
-SLEEPER = ["sh", "-c", 'echo "$1 $$" > "$2"; exec sleep 900', "sh"]
-started = {}
-
-def start(label, **variables):
-    command = [*SLEEPER, label, reports]
-    started[label] = subprocess.Popen(command, start_new_session=True, env={**os.environ, **variables})
-
-def marked(label):
-    start(label, **{next_worker_marker(): "1"})
-
-def unmarked(label):
-    start(label)
-
-def of(marker, label):
-    start(label, **{marker: "1"})
-
-slots = {}
-
-def enter(label):
-    pid = started[label].pid
-    slots[label] = janitor().enter(Leader(pid, read_row(pid).start))
-
-def strike(label):
-    janitor().strike(slots[label])
-
-def ensure():
-    janitor().ensure()
-
-def fork(label, how):
-    child = os.fork() if how == "python" else ctypes.PyDLL(None).fork()
-    if not child:
-        report(reports, label)
-        time.sleep(900)
-        os._exit(0)
-
-def become():
-    os.execv(sys.executable, [sys.executable, "-c", "import sys; sys.stdin.read()"])
-
-for line in sys.stdin:
-    number, command, *words = line.split()
-    globals()[command](*words)
-    report(reports, f"done.{number}")
-"""
-
-
-class Host:
-    """A host under test, and how to tell it what to do."""
-
-    def __init__(self, program: Program) -> None:
-        self.program = program
-        self._numbers = itertools.count(1)
-        program.run_text(_HOST)
-
-    def do(self, *words: str) -> None:
-        """Have it do something, and wait until that is done."""
-        self.program.rendezvous.expect(f"done.{self.tell(*words)}")
-
-    def tell(self, *words: str) -> int:
-        number = next(self._numbers)
-        assert self.program.process.stdin is not None
-        self.program.process.stdin.write(f"{number} {' '.join(words)}\n".encode())
-        self.program.process.stdin.flush()
-        return number
-
-    def start(self, *words: str) -> Handle:
-        """Have it start a process; whoever is started says its name, which is the last of the words."""
-        self.do(*words)
-        return self.program.hold_reported([words[-1]])[words[-1]]
-
-    def janitor(self) -> Handle:
-        return hold_janitor(self.program)  # type: ignore[arg-type]  # a program has all that is asked of a host
-
-    def die(self) -> None:
-        self.program.send(signal.SIGKILL)
 
 
 def start_of(pid: int) -> int:
@@ -119,11 +33,11 @@ def start_of(pid: int) -> int:
 
 
 @pytest.fixture
-def host(make_program: Callable[[], Program]) -> Host:
-    return Host(make_program())
+def host(make_program: Callable[[], Program]) -> BareHost:
+    return BareHost(make_program())
 
 
-def test_janitor_is_no_child_of_its_host_and_has_a_session_of_its_own(host: Host) -> None:
+def test_janitor_is_no_child_of_its_host_and_has_a_session_of_its_own(host: BareHost) -> None:
     host.do("ensure")
     found = census.look_at(host.janitor().pid)
     assert found is not None
@@ -133,7 +47,7 @@ def test_janitor_is_no_child_of_its_host_and_has_a_session_of_its_own(host: Host
     assert b"\0SAFEPOOL_" not in b"\0" + census.environment_of(found.pid)
 
 
-def test_janitor_holds_nothing_of_its_host_s_but_the_register_and_the_pipe(host: Host) -> None:
+def test_janitor_holds_nothing_of_its_host_s_but_the_register_and_the_pipe(host: BareHost) -> None:
     host.do("ensure")
     files = census.open_files(host.janitor().pid)
     kinds = sorted(file.split(":")[0] for number, file in files.items() if number > 2)
@@ -141,7 +55,7 @@ def test_janitor_holds_nothing_of_its_host_s_but_the_register_and_the_pipe(host:
     assert [kind for kind in kinds if kind != "anon_inode"] == ["/memfd", "socket"]  # a pidfd has two looks
 
 
-def test_janitor_that_is_there_is_not_started_again(host: Host) -> None:
+def test_janitor_that_is_there_is_not_started_again(host: BareHost) -> None:
     host.do("ensure")
     first = host.janitor()
     for _ in range(3):
@@ -149,13 +63,13 @@ def test_janitor_that_is_there_is_not_started_again(host: Host) -> None:
     assert host.janitor().pid == first.pid
 
 
-def test_process_that_started_the_janitor_is_reaped_by_an_ensure_once_the_janitor_is_up(host: Host) -> None:
+def test_process_that_started_the_janitor_is_reaped_by_an_ensure_once_the_janitor_is_up(host: BareHost) -> None:
     host.do("ensure")
     host.janitor()
     eventually(lambda: host.do("ensure") or not census.zombies_of(host.program.process.pid))
 
 
-def test_janitor_that_was_killed_is_replaced_at_the_next_ensure(host: Host) -> None:
+def test_janitor_that_was_killed_is_replaced_at_the_next_ensure(host: BareHost) -> None:
     host.do("ensure")
     first = host.janitor()
     first.send(signal.SIGKILL)
@@ -168,7 +82,7 @@ def test_janitor_that_was_killed_is_replaced_at_the_next_ensure(host: Host) -> N
     gone({"janitor": second, "escapee": escapee})
 
 
-def test_janitor_leaves_when_its_host_was_killed(host: Host) -> None:
+def test_janitor_leaves_when_its_host_was_killed(host: BareHost) -> None:
     host.do("ensure")
     found = host.janitor()
     host.die()
@@ -176,7 +90,7 @@ def test_janitor_leaves_when_its_host_was_killed(host: Host) -> None:
     host.program.leaves_nothing()
 
 
-def test_janitor_sweeps_whoever_carries_the_marker(host: Host) -> None:
+def test_janitor_sweeps_whoever_carries_the_marker(host: BareHost) -> None:
     """It is on no register, and in a session of its own."""
     host.do("ensure")
     everybody = {"janitor": host.janitor(), "escapee": host.start("marked", "escapee")}
@@ -184,7 +98,7 @@ def test_janitor_sweeps_whoever_carries_the_marker(host: Host) -> None:
     gone(everybody)
 
 
-def test_janitor_sweeps_the_trees_on_the_register_and_spares_those_struck_off(host: Host) -> None:
+def test_janitor_sweeps_the_trees_on_the_register_and_spares_those_struck_off(host: BareHost) -> None:
     entered, struck = host.start("unmarked", "entered"), host.start("unmarked", "struck")
     for label in ("struck", "entered"):
         host.do("enter", label)
@@ -195,7 +109,7 @@ def test_janitor_sweeps_the_trees_on_the_register_and_spares_those_struck_off(ho
     assert struck.alive()
 
 
-def test_janitor_sweeps_an_escapee_that_is_older_than_every_tree_on_the_register(host: Host) -> None:
+def test_janitor_sweeps_an_escapee_that_is_older_than_every_tree_on_the_register(host: BareHost) -> None:
     """The tree that it came from was struck off, and something had kept it from being ended."""
     escapee = host.start("marked", "escapee")
     labels = (f"later{number}" for number in range(100))
@@ -206,7 +120,7 @@ def test_janitor_sweeps_an_escapee_that_is_older_than_every_tree_on_the_register
     gone({"janitor": found, "escapee": escapee})
 
 
-def test_janitor_spares_processes_of_other_hosts_and_of_no_pool(host: Host, brood: Brood) -> None:
+def test_janitor_spares_processes_of_other_hosts_and_of_no_pool(host: BareHost, brood: Brood) -> None:
     host.do("ensure")
     other = f"SAFEPOOL_{os.urandom(16).hex()}_1"
     strangers = [host.start("of", other, "other"), host.start("unmarked", "free")]
@@ -217,7 +131,7 @@ def test_janitor_spares_processes_of_other_hosts_and_of_no_pool(host: Host, broo
     assert all(stranger.alive() for stranger in strangers)
 
 
-def test_janitor_sweeps_when_its_host_becomes_another_program(host: Host) -> None:
+def test_janitor_sweeps_when_its_host_becomes_another_program(host: BareHost) -> None:
     """The process lives on under its number; its descriptors are gone."""
     host.do("ensure")
     swept = {"janitor": host.janitor(), "escapee": host.start("marked", "escapee")}
@@ -227,7 +141,9 @@ def test_janitor_sweeps_when_its_host_becomes_another_program(host: Host) -> Non
 
 
 @pytest.mark.parametrize("how", ["python", "c"])
-def test_forked_child_that_holds_every_descriptor_of_the_host_does_not_delay_the_sweep(host: Host, how: str) -> None:
+def test_forked_child_that_holds_every_descriptor_of_the_host_does_not_delay_the_sweep(
+    host: BareHost, how: str
+) -> None:
     """A fork in C runs no hook that would close anything."""
     host.do("ensure")
     swept = {"janitor": host.janitor(), "escapee": host.start("marked", "escapee")}
