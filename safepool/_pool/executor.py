@@ -74,7 +74,8 @@ class SafeProcessPoolExecutor(MappingExecutor):
             raise TypeError(f"mp_context must be a multiprocessing context or None, not {mp_context!r}")
         self._mp_context = mp_context or multiprocessing.get_context("spawn")
         preparation = Preparation()
-        call, fds = _pickle_initializer(initializer, initargs)
+        dumps = payload.dumps if preparation.imports_main else payload.dumps_by_value
+        call, fds = _pickle_initializer(initializer, initargs, dumps)
         settings = Settings(
             max_workers=self._max_workers,
             max_tasks_per_child=check_count("max_tasks_per_child", max_tasks_per_child),
@@ -82,7 +83,7 @@ class SafeProcessPoolExecutor(MappingExecutor):
             environment=_check_environment(env),
             initializer=call,
             inherited_fds=fds,
-            by_value=not preparation.imports_main,
+            dumps=dumps,
         )
         self._initargs = initargs  # what their pickled form refers to must live as long as workers may be started
         self._pool = Pool(settings, preparation)
@@ -246,7 +247,7 @@ def _check_environment(env: Mapping[str, str] | None) -> dict[str, str]:
 
 
 def _pickle_initializer(
-    initializer: Callable[..., object] | None, initargs: tuple[Any, ...]
+    initializer: Callable[..., object] | None, initargs: tuple[Any, ...], dumps: Callable[[object], bytes]
 ) -> tuple[bytes, tuple[int, ...]]:
     """Pickle the initializer once for all workers, with the descriptors that it needs in each."""
     if initializer is None:
@@ -254,5 +255,5 @@ def _pickle_initializer(
     if not callable(initializer):
         raise TypeError(f"initializer must be callable or None, not {initializer!r}")
     with spawn_window() as window:
-        call = bytes(payload.dumps((initializer, tuple(initargs), {})))
+        call = dumps((initializer, tuple(initargs), {}))
     return call, tuple(window.fds)

@@ -21,7 +21,6 @@ from safepool._pool.state import PoolState, Settings
 from safepool._pool.supervisor import Supervisor
 from safepool._pool.task import Task, TaskState
 from safepool._pool.worker import Worker, WorkerState
-from safepool._worker import payload
 from safepool._worker.launch import Preparation
 
 __all__ = ["Pool"]
@@ -37,7 +36,6 @@ class Pool:
     def __init__(self, settings: Settings, preparation: Preparation) -> None:
         self._state = PoolState(settings)
         self._lock = threading.Lock()
-        self._dumps = payload.dumps_by_value if settings.by_value else payload.dumps
         self._wakeup = Wakeup()
         self._delivery = Delivery()
         self._supervisor = Supervisor(self._state, self._lock, self._wakeup, self._delivery, preparation)
@@ -53,7 +51,7 @@ class Pool:
         future: SafeFuture[Any] = SafeFuture()
         task = Task(0, future, (fn, args, kwargs), b"", timeout)
         try:
-            task.payload = self._dumps(task.call)
+            task.payload = self._state.settings.dumps(task.call)
         except Exception as error:
             task.unfit = error
         worker = None

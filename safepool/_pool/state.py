@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Callable
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, field
 
@@ -25,7 +26,7 @@ class Settings:
     environment: dict[str, str]
     initializer: bytes  # pickled call; empty for none
     inherited_fds: tuple[int, ...]
-    by_value: bool
+    dumps: Callable[[object], bytes]  # by reference, or by value where workers cannot import ``__main__``
 
 
 @dataclass
