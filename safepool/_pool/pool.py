@@ -20,6 +20,7 @@ from safepool._pool.handle import WorkerHandle
 from safepool._pool.state import PoolState, Settings
 from safepool._pool.supervisor import Supervisor
 from safepool._pool.task import Task, TaskState
+from safepool._pool.terms import Terms
 from safepool._pool.worker import Worker, WorkerState
 from safepool._worker.launch import Preparation
 
@@ -44,12 +45,12 @@ class Pool:
         self._count = 0
 
     def submit(
-        self, fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], timeout: float | None
+        self, fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], terms: Terms
     ) -> SafeFuture[Any]:
         """Take a call; return its future. A call that cannot be pickled fails its future, not this method."""
         self._check_owner()
         future: SafeFuture[Any] = SafeFuture()
-        task = Task(0, future, (fn, args, kwargs), b"", timeout)
+        task = Task(0, future, (fn, args, kwargs), b"", terms.timeout, terms.priority, terms.retries)
         try:
             task.payload = self._state.settings.dumps(task.call)
         except Exception as error:

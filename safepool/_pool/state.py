@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, field
 
+from safepool._pool.lanes import Lanes
 from safepool._pool.task import Task, TaskState
-from safepool._pool.worker import OCCUPYING, Worker, WorkerState
+from safepool._pool.worker import OCCUPYING, RUNNING, Worker, WorkerState
 
 __all__ = ["PoolState", "Settings"]
 
@@ -22,6 +22,9 @@ class Settings:
 
     max_workers: int
     max_tasks_per_child: int | None
+    min_workers: int
+    spare_workers: int
+    idle_timeout: float | None
     grace: float
     environment: dict[str, str]
     initializer: bytes  # pickled call; empty for none
@@ -34,7 +37,7 @@ class PoolState:
     """The ledger of tasks and workers."""
 
     settings: Settings
-    waiting: deque[Task] = field(default_factory=deque)
+    waiting: Lanes = field(default_factory=Lanes)
     waiting_count: int = 0  # those in ``waiting`` that have not been cancelled
     workers: dict[int, Worker] = field(default_factory=dict)
     idle: list[Worker] = field(default_factory=list)
@@ -54,7 +57,7 @@ class PoolState:
         self.waiting_count += 1
 
     def put_back(self, task: Task) -> None:
-        """Put a task that was sent but never begun at the head of the queue."""
+        """Put a task that is to be run once more at the head of its queue."""
         task.state = TaskState.WAITING
         self.waiting.appendleft(task)
         self.waiting_count += 1
@@ -82,9 +85,8 @@ class PoolState:
         Args:
             spare: Leave those alone that a worker is about to take, as the standard library does.
         """
-        running = self.occupying() - sum(worker.state in _SERVING for worker in self.workers.values())
         spared = [task for task in self.waiting if task.state is TaskState.WAITING] if spare else []
-        spared = spared[: self.settings.max_workers - running]
+        spared = spared[: self.settings.max_workers - self.running()]
         cancelled = []
         while (task := self.take_waiting()) is not None:
             if task not in spared:
@@ -97,6 +99,8 @@ class PoolState:
     def take_idle(self) -> Worker | None:
         """Take the worker that became idle last: its memory is warmest."""
         limit = self.settings.max_tasks_per_child
+        if self.settings.spare_workers and self.running() >= self.settings.max_workers:
+            return None  # those that are left are spare
         while self.idle:
             worker = self.idle.pop()
             if worker.state is WorkerState.IDLE and (limit is None or worker.runs < limit):
@@ -115,9 +119,22 @@ class PoolState:
 
     def to_start(self) -> int:
         """Return how many more workers the waiting tasks call for."""
-        serving = sum(worker.state in _SERVING for worker in self.workers.values())
-        return max(0, min(self.settings.max_workers - self.occupying(), self.waiting_count - serving))
+        if self.closing or self.abandoned:
+            standby = least = 0
+        else:
+            standby, least = self.settings.spare_workers, self.settings.min_workers - self.occupying()
+        room = self.settings.max_workers + standby - self.occupying()
+        wanted = max(least, self.waiting_count + standby - self.serving())
+        return max(0, min(room, wanted))
+
+    def serving(self) -> int:
+        """Return how many workers will take a waiting task next."""
+        return sum(worker.state in _SERVING for worker in self.workers.values())
+
+    def running(self) -> int:
+        """Return how many workers have a task."""
+        return sum(worker.state in RUNNING for worker in self.workers.values())
 
     def occupying(self) -> int:
-        """Return how many of ``max_workers`` are taken."""
+        """Return how many workers there are, less those that are on their way out."""
         return sum(worker.state in OCCUPYING for worker in self.workers.values())
