@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import concurrent.futures
 import itertools
 import queue
 import time
@@ -44,7 +45,7 @@ class Flow:
         try:
             future = self._done.get(timeout=None if until is None else max(0.0, until - time.monotonic()))
         except queue.Empty:
-            raise TimeoutError from None
+            raise concurrent.futures.TimeoutError from None  # not the built-in one before 3.11; `map` raises this, too
         self._pending.discard(future)
         error = future.exception()
         if error is not None and not (self._keep and isinstance(error, Exception)):
