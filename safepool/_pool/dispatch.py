@@ -64,9 +64,8 @@ def _decide_overdue(state: PoolState, worker: Worker) -> Action:
     if worker.state is WorkerState.BUSY:
         return Action(Do.CONDEMN, worker)
     if worker.state is WorkerState.IDLE:
-        settings = state.settings
-        least = max(settings.min_workers, settings.spare_workers)
-        return Action(Do.RETIRE if state.occupying() > least and not worker.undelivered else Do.KEEP, worker)
+        may_leave = state.occupying() > state.least() and not worker.undelivered
+        return Action(Do.RETIRE if may_leave else Do.KEEP, worker)
     if worker.state is WorkerState.DUMPING and state.settings.grace:
         return Action(Do.STOP, worker)
     return Action(Do.END, worker)

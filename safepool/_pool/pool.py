@@ -101,6 +101,8 @@ class Pool:
                 cancelled = self._state.cancel_waiting(spare=not kill)
         for task in cancelled:
             outcomes.cancel(task, reason)
+        if self._thread is None:  # it was never needed, so nobody else will
+            self._wakeup.close()
         self._wakeup.set()
 
     def abandon(self) -> None:

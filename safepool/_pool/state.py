@@ -13,9 +13,6 @@ from safepool._pool.worker import OCCUPYING, RUNNING, Worker, WorkerState
 __all__ = ["PoolState", "Settings"]
 
 
-_SERVING = (WorkerState.STARTING, WorkerState.IDLE)  # will take a waiting task next
-
-
 @dataclass(frozen=True)
 class Settings:
     """What the pool was made with; all of it has been checked."""
@@ -119,17 +116,18 @@ class PoolState:
 
     def to_start(self) -> int:
         """Return how many more workers the waiting tasks call for."""
-        if self.closing or self.abandoned:
-            standby = least = 0
-        else:
-            standby, least = self.settings.spare_workers, self.settings.min_workers - self.occupying()
-        room = self.settings.max_workers + standby - self.occupying()
-        wanted = max(least, self.waiting_count + standby - self.serving())
-        return max(0, min(room, wanted))
+        return max(0, self._wanted() - self.occupying())
 
-    def serving(self) -> int:
-        """Return how many workers will take a waiting task next."""
-        return sum(worker.state in _SERVING for worker in self.workers.values())
+    def least(self) -> int:
+        """Return how many workers stay even if nothing is to be done."""
+        settings = self.settings
+        return max(settings.min_workers, 1 if settings.spare_workers else 0) + settings.spare_workers
+
+    def _wanted(self) -> int:
+        busy = min(self.settings.max_workers, self.running() + self.waiting_count)
+        if self.closing or self.abandoned:
+            return busy
+        return max(busy + self.settings.spare_workers, self.least())
 
     def running(self) -> int:
         """Return how many workers have a task."""
