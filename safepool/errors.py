@@ -79,6 +79,7 @@ class WorkerDiedError(_Described, BrokenProcessPool):
         ended: Processes that were ended with the worker.
         oom: True if the kernel's OOM killer was active in this control group meanwhile; None if not known.
         detail: What else is known, as text.
+        attempts: How often the task was begun, with ``retries``.
     """
 
     task: str | None
@@ -88,6 +89,7 @@ class WorkerDiedError(_Described, BrokenProcessPool):
     ended: tuple[EndedProcess, ...]
     oom: bool | None
     detail: str
+    attempts: int
 
     def __init__(
         self,
@@ -99,6 +101,7 @@ class WorkerDiedError(_Described, BrokenProcessPool):
         ended: tuple[EndedProcess, ...] = (),
         oom: bool | None = None,
         detail: str = "",
+        attempts: int = 1,
     ) -> None:
         facts = locals().copy()
         facts.pop("self")
@@ -110,6 +113,8 @@ class WorkerDiedError(_Described, BrokenProcessPool):
             lines.append(detail)
         if oom:
             lines.append("The kernel's OOM killer was active meanwhile: it most likely ran out of memory.")
+        if attempts > 1:
+            lines.append(f"It was attempt {attempts}, the last.")
         lines.append(_describe_ended(ended))
         lines.append("Only this task failed; the pool goes on with a fresh worker.")
         self._describe(" ".join(line for line in lines if line), facts)
@@ -130,6 +135,7 @@ class TaskTimeoutError(_Described, *_Timeout):  # type: ignore[misc]  # mypy: ba
         elapsed: Seconds from the task's start until the worker was ended.
         stack: Python stacks of all threads of the worker at the deadline; empty if none could be had.
         ended: Processes that were ended with the worker.
+        attempts: How often the task was begun, with ``retries``.
     """
 
     task: str
@@ -138,6 +144,7 @@ class TaskTimeoutError(_Described, *_Timeout):  # type: ignore[misc]  # mypy: ba
     elapsed: float
     stack: str
     ended: tuple[EndedProcess, ...]
+    attempts: int
 
     def __init__(
         self,
@@ -148,6 +155,7 @@ class TaskTimeoutError(_Described, *_Timeout):  # type: ignore[misc]  # mypy: ba
         elapsed: float,
         stack: str = "",
         ended: tuple[EndedProcess, ...] = (),
+        attempts: int = 1,
     ) -> None:
         facts = locals().copy()
         facts.pop("self")
@@ -155,6 +163,8 @@ class TaskTimeoutError(_Described, *_Timeout):  # type: ignore[misc]  # mypy: ba
         lines = [f"{task} was still running after its {timeout:g} s; worker {pid} was ended after {elapsed:.3g} s."]
         if ended:
             lines.append(_describe_ended(ended))
+        if attempts > 1:
+            lines.append(f"It was attempt {attempts}, the last.")
         lines.append("The pool goes on with a fresh worker.")
         message = " ".join(lines)
         if stack:

@@ -23,6 +23,7 @@ class Do(enum.Enum):
     STOP = "send it SIGTERM, and wait for the grace"
     END = "end it with its tree"
     RETIRE = "tell it to leave"
+    KEEP = "nothing to do, but it stays"
     KILL_ALL = "end every worker and cancel what waits"
     FINISH = "nothing is left to do, ever"
 
@@ -62,6 +63,9 @@ def _is_overdue(worker: Worker, now: float) -> bool:
 def _decide_overdue(state: PoolState, worker: Worker) -> Action:
     if worker.state is WorkerState.BUSY:
         return Action(Do.CONDEMN, worker)
+    if worker.state is WorkerState.IDLE:
+        may_leave = state.occupying() > state.least() and not worker.undelivered
+        return Action(Do.RETIRE if may_leave else Do.KEEP, worker)
     if worker.state is WorkerState.DUMPING and state.settings.grace:
         return Action(Do.STOP, worker)
     return Action(Do.END, worker)
@@ -72,7 +76,8 @@ def _decide_work(state: PoolState, now: float) -> list[Action]:
     idle = [worker for worker in state.workers.values() if worker.state is WorkerState.IDLE]
     fresh = [worker for worker in idle if limit is None or worker.runs < limit]
     leaving = [worker for worker in idle if limit is not None and worker.runs >= limit]
-    actions = [Action(Do.GIVE)] * min(state.waiting_count, len(fresh))
+    room = state.settings.max_workers - state.running()
+    actions = [Action(Do.GIVE)] * max(0, min(state.waiting_count, len(fresh), room))
     starting = [worker for worker in state.workers.values() if worker.state is WorkerState.STARTING]
     if now >= state.start_at and not state.breaking:
         actions += [Action(Do.START)] * state.to_start()

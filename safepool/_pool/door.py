@@ -7,7 +7,7 @@ from collections.abc import Callable
 from numbers import Real
 from typing import Any
 
-__all__ = ["check_callable", "check_count", "check_seconds"]
+__all__ = ["check_callable", "check_choice", "check_count", "check_number", "check_seconds"]
 
 
 def check_seconds(name: str, value: float | None, *, allow_zero: bool = False) -> float | None:
@@ -41,6 +41,31 @@ def check_count(name: str, value: int | None) -> int | None:
         raise TypeError(f"{name} must be an integer or None, not {value!r}")
     if value < 1:
         raise ValueError(f"{name} must be greater than 0, not {value!r}")
+    return value
+
+
+def check_number(name: str, value: int, *, least: int | None = 0) -> int:
+    """Return an integer that is not less than ``least``.
+
+    Raises:
+        TypeError: It is not an integer.
+        ValueError: It is less.
+    """
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise TypeError(f"{name} must be an integer, not {value!r}")
+    if least is not None and value < least:
+        raise ValueError(f"{name} must be {least} or more, not {value!r}")
+    return value
+
+
+def check_choice(name: str, value: Any, choices: tuple[Any, ...]) -> Any:
+    """Return one of the choices.
+
+    Raises:
+        ValueError: It is none of them.
+    """
+    if value not in choices:
+        raise ValueError(f"{name} must be one of {', '.join(map(repr, choices))}, not {value!r}")
     return value
 
 

@@ -8,15 +8,17 @@ import threading
 import weakref
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future
+from dataclasses import replace
 from types import TracebackType
-from typing import Any, Literal, ParamSpec, TypeVar, overload
+from typing import Any, Literal, ParamSpec, TypeVar, get_args, overload
 
-from safepool._pool.door import check_callable, check_count, check_seconds
+from safepool._pool.door import check_callable, check_choice, check_count, check_number, check_seconds
 from safepool._pool.future import SafeFuture
 from safepool._pool.handle import WorkerHandle
 from safepool._pool.mapping import DEFAULT, MappingExecutor
 from safepool._pool.pool import Pool
 from safepool._pool.state import Settings
+from safepool._pool.terms import Terms
 from safepool._worker import payload
 from safepool._worker.launch import Preparation, spawn_window
 
@@ -24,6 +26,8 @@ __all__ = ["PoolView", "SafeProcessPoolExecutor"]
 
 P = ParamSpec("P")
 T = TypeVar("T")
+
+OnError = Literal["wait", "cancel", "kill"]
 
 
 class SafeProcessPoolExecutor(MappingExecutor):
@@ -46,6 +50,14 @@ class SafeProcessPoolExecutor(MappingExecutor):
             ``TaskTimeoutError`` with the stacks of where it hung.
         grace: Seconds between SIGTERM to the worker's process group and its end at a deadline. With 0 it is ended
             without a warning.
+        retries: How often a task is run again after its worker died or its time was up. What the task itself raises
+            is its outcome, and is never tried again.
+        min_workers: Workers that stay, whatever ``idle_timeout`` says.
+        spare_workers: Workers that stand by in addition to ``max_workers``, ready to take the place of one that
+            dies or is ended.
+        idle_timeout: Seconds after which a worker that has nothing to do leaves; None for never.
+        on_error: What the ``with`` block does when an exception leaves it: "wait" for all work, as the standard
+            library does, "cancel" what has not started, or "kill" what runs, too.
         env: Environment variables of the workers, in addition to the host's.
 
     Raises:
@@ -66,23 +78,35 @@ class SafeProcessPoolExecutor(MappingExecutor):
         max_tasks_per_child: int | None = None,
         task_timeout: float | None = None,
         grace: float = 0.0,
+        retries: int = 0,
+        min_workers: int = 0,
+        spare_workers: int = 0,
+        idle_timeout: float | None = None,
+        on_error: OnError = "wait",
         env: Mapping[str, str] | None = None,
     ) -> None:
         self._max_workers = check_count("max_workers", max_workers) or _usable_cpus()
-        self._task_timeout = check_seconds("task_timeout", task_timeout)
+        self._terms = Terms(check_seconds("task_timeout", task_timeout), check_number("retries", retries))
+        self._on_error = check_choice("on_error", on_error, get_args(OnError))
+        if check_number("min_workers", min_workers) > self._max_workers:
+            raise ValueError(f"min_workers must not exceed max_workers ({self._max_workers}), not {min_workers!r}")
         if mp_context is not None and not isinstance(mp_context, multiprocessing.context.BaseContext):
             raise TypeError(f"mp_context must be a multiprocessing context or None, not {mp_context!r}")
         self._mp_context = mp_context or multiprocessing.get_context("spawn")
         preparation = Preparation()
-        call, fds = _pickle_initializer(initializer, initargs)
+        dumps = payload.dumps if preparation.imports_main else payload.dumps_by_value
+        call, fds = _pickle_initializer(initializer, initargs, dumps)
         settings = Settings(
             max_workers=self._max_workers,
             max_tasks_per_child=check_count("max_tasks_per_child", max_tasks_per_child),
+            min_workers=min_workers,
+            spare_workers=check_number("spare_workers", spare_workers),
+            idle_timeout=check_seconds("idle_timeout", idle_timeout),
             grace=check_seconds("grace", grace, allow_zero=True) or 0.0,
             environment=_check_environment(env),
             initializer=call,
             inherited_fds=fds,
-            by_value=not preparation.imports_main,
+            dumps=dumps,
         )
         self._initargs = initargs  # what their pickled form refers to must live as long as workers may be started
         self._pool = Pool(settings, preparation)
@@ -116,15 +140,21 @@ class SafeProcessPoolExecutor(MappingExecutor):
         A call that cannot be pickled is not raised here: its future gets the error.
         """
         check_callable("fn", fn)
-        return self._pool.submit(fn, args, kwargs, self._limit(task_timeout))
+        terms = self._terms if task_timeout is DEFAULT else replace(self._terms, timeout=self._limit(task_timeout))
+        return self._pool.submit(fn, args, kwargs, terms)
 
-    def options(self, *, timeout: float | None = DEFAULT) -> PoolView:
-        """Return a view of this pool with other limits.
+    def options(self, *, timeout: float | None = DEFAULT, retries: int = DEFAULT, priority: int = DEFAULT) -> PoolView:
+        """Return a view of this pool on other terms.
 
         The view is an Executor itself, for libraries that take one, and its ``submit`` passes every keyword to the
         function.
+
+        Args:
+            timeout: Seconds that each task may run; None for no limit.
+            retries: How often a task is run again after its worker died or its time was up.
+            priority: The lowest number goes first; 0 unless said otherwise.
         """
-        return PoolView(self, self._limit(timeout))
+        return PoolView(self, self._terms).options(timeout=timeout, retries=retries, priority=priority)
 
     def shutdown(
         self, wait: bool = True, *, cancel_futures: bool = False, timeout: float | None = None, kill: bool = False
@@ -162,8 +192,12 @@ class SafeProcessPoolExecutor(MappingExecutor):
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> Literal[False]:
-        """Shut down: wait for all work, as the standard library does, unless Ctrl-C or an exit ends the block."""
-        self.shutdown(kill=kind is not None and not issubclass(kind, Exception))
+        """Shut down: wait for all work, as the standard library does, or do as ``on_error`` says.
+
+        Ctrl-C or an exit in the block always ends the pool at once.
+        """
+        on_error = "wait" if kind is None else self._on_error if issubclass(kind, Exception) else "kill"
+        self.shutdown(cancel_futures=on_error == "cancel", kill=on_error == "kill")
         return False
 
     @property
@@ -190,7 +224,7 @@ class SafeProcessPoolExecutor(MappingExecutor):
             raise
 
     def _limit(self, timeout: Any) -> float | None:
-        return self._task_timeout if timeout is DEFAULT else check_seconds("task_timeout", timeout)
+        return self._terms.timeout if timeout is DEFAULT else check_seconds("task_timeout", timeout)
 
     def _submit_timed(self, timeout: Any, fn: Callable[..., Any], args: tuple[Any, ...]) -> Future[Any]:
         if timeout is DEFAULT:  # through ``submit``, which programs and libraries may have replaced
@@ -199,31 +233,41 @@ class SafeProcessPoolExecutor(MappingExecutor):
 
 
 class PoolView(MappingExecutor):
-    """A pool with other limits; made by ``SafeProcessPoolExecutor.options``."""
+    """A pool on other terms; made by ``SafeProcessPoolExecutor.options``."""
 
     __module__ = "safepool"
 
-    def __init__(self, executor: SafeProcessPoolExecutor, timeout: float | None) -> None:
+    def __init__(self, executor: SafeProcessPoolExecutor, terms: Terms) -> None:
         self._executor = executor
-        self._timeout = timeout
+        self._terms = terms
         self._max_workers = executor._max_workers
 
+    def options(self, *, timeout: float | None = DEFAULT, retries: int = DEFAULT, priority: int = DEFAULT) -> PoolView:
+        """Return a view that differs from this one in what is given here."""
+        terms = self._terms
+        if timeout is not DEFAULT:
+            terms = replace(terms, timeout=check_seconds("timeout", timeout))
+        if retries is not DEFAULT:
+            terms = replace(terms, retries=check_number("retries", retries))
+        if priority is not DEFAULT:
+            terms = replace(terms, priority=check_number("priority", priority, least=None))
+        return PoolView(self._executor, terms)
+
     def submit(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> SafeFuture[T]:
-        """Have a worker call ``fn(*args, **kwargs)`` under this view's limits; return its future."""
+        """Have a worker call ``fn(*args, **kwargs)`` on this view's terms; return its future."""
         check_callable("fn", fn)
-        return self._executor._pool.submit(fn, args, kwargs, self._timeout)
+        return self._executor._pool.submit(fn, args, kwargs, self._terms)
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
         """Shut the pool itself down."""
         self._executor.shutdown(wait, cancel_futures=cancel_futures)
 
     def _limit(self, timeout: Any) -> float | None:
-        return self._timeout if timeout is DEFAULT else check_seconds("task_timeout", timeout)
+        return self._terms.timeout if timeout is DEFAULT else check_seconds("task_timeout", timeout)
 
     def _submit_timed(self, timeout: Any, fn: Callable[..., Any], args: tuple[Any, ...]) -> Future[Any]:
-        if timeout is DEFAULT:
-            return self.submit(fn, *args)
-        return self._executor.submit(fn, *args, task_timeout=timeout)
+        view = self if timeout is DEFAULT else PoolView(self._executor, replace(self._terms, timeout=timeout))
+        return view.submit(fn, *args)
 
 
 def _usable_cpus() -> int:
@@ -246,7 +290,7 @@ def _check_environment(env: Mapping[str, str] | None) -> dict[str, str]:
 
 
 def _pickle_initializer(
-    initializer: Callable[..., object] | None, initargs: tuple[Any, ...]
+    initializer: Callable[..., object] | None, initargs: tuple[Any, ...], dumps: Callable[[object], bytes]
 ) -> tuple[bytes, tuple[int, ...]]:
     """Pickle the initializer once for all workers, with the descriptors that it needs in each."""
     if initializer is None:
@@ -254,5 +298,5 @@ def _pickle_initializer(
     if not callable(initializer):
         raise TypeError(f"initializer must be callable or None, not {initializer!r}")
     with spawn_window() as window:
-        call = bytes(payload.dumps((initializer, tuple(initargs), {})))
+        call = dumps((initializer, tuple(initargs), {}))
     return call, tuple(window.fds)

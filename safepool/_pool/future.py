@@ -27,10 +27,17 @@ class SafeFuture(Future[T]):
     __module__ = "safepool"
 
     pid: int | None = None
+    _attempts: int = 0
     _started_at: float | None = None
     _pool: Pool | None = None
     _task: Task | None = None
     _worker: Worker | None = None  # while it runs
+
+    @property
+    def attempts(self) -> int:
+        """How often the task has been given to a worker: more than once if ``retries`` were needed."""
+        task = self._task
+        return self._attempts if task is None else task.attempts
 
     @property
     def started_at(self) -> float | None:  # documented above

@@ -11,6 +11,7 @@ from functools import partial
 from typing import Any, TypeVar
 
 from safepool._pool.door import check_callable, check_count
+from safepool._pool.flow import Flow
 
 __all__ = ["DEFAULT", "MappingExecutor"]
 
@@ -70,6 +71,29 @@ class MappingExecutor(Executor):
         chunks = iter(lambda: tuple(itertools.islice(rows, size)), ())
         submit = partial(self._submit_chunk, task_timeout, fn, return_exceptions)
         return itertools.chain.from_iterable(_each_result(submit, chunks, ahead, waiting_ends))
+
+    def map_unordered(
+        self,
+        fn: Callable[..., T],
+        /,
+        *iterables: Iterable[Any],
+        timeout: float | None = None,
+        buffersize: int | None = None,
+        task_timeout: float | None = DEFAULT,
+        return_exceptions: bool = False,
+    ) -> Iterator[T]:
+        """Return an iterator over ``fn`` of the items, each as soon as it is there, in whatever order that is.
+
+        Args and errors as of ``map``; ``buffersize`` bounds the tasks whose results have not been taken.
+        """
+        check_callable("fn", fn)
+        ahead = check_count("buffersize", buffersize)
+        self._limit(task_timeout)
+        waiting_ends = None if timeout is None else time.monotonic() + timeout
+        rows = zip(*iterables, strict=False)
+        flow = Flow(partial(self._submit_timed, task_timeout, fn), rows, return_exceptions)
+        flow.submit(ahead)
+        return flow.take_all(waiting_ends)
 
     def _submit_row(self, timeout: Any, fn: Callable[..., Any], keep: bool, row: tuple[Any, ...]) -> _Pending:
         return _Pending(self._submit_timed(timeout, fn, row), keep, None)

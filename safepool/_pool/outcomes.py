@@ -100,6 +100,7 @@ def died(detail: str, task: Task, end: Obituary) -> BaseException:
         ended=end.ended,
         oom=end.oom,
         detail=detail,
+        attempts=task.attempts,
     )
 
 
@@ -112,6 +113,7 @@ def timed_out(task: Task, end: Obituary) -> BaseException:
         elapsed=end.elapsed or 0.0,
         stack=end.stack,
         ended=end.ended,
+        attempts=task.attempts,
     )
 
 

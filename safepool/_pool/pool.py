@@ -20,8 +20,8 @@ from safepool._pool.handle import WorkerHandle
 from safepool._pool.state import PoolState, Settings
 from safepool._pool.supervisor import Supervisor
 from safepool._pool.task import Task, TaskState
+from safepool._pool.terms import Terms
 from safepool._pool.worker import Worker, WorkerState
-from safepool._worker import payload
 from safepool._worker.launch import Preparation
 
 __all__ = ["Pool"]
@@ -37,7 +37,6 @@ class Pool:
     def __init__(self, settings: Settings, preparation: Preparation) -> None:
         self._state = PoolState(settings)
         self._lock = threading.Lock()
-        self._dumps = payload.dumps_by_value if settings.by_value else payload.dumps
         self._wakeup = Wakeup()
         self._delivery = Delivery()
         self._supervisor = Supervisor(self._state, self._lock, self._wakeup, self._delivery, preparation)
@@ -46,14 +45,14 @@ class Pool:
         self._count = 0
 
     def submit(
-        self, fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], timeout: float | None
+        self, fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], terms: Terms
     ) -> SafeFuture[Any]:
         """Take a call; return its future. A call that cannot be pickled fails its future, not this method."""
         self._check_owner()
         future: SafeFuture[Any] = SafeFuture()
-        task = Task(0, future, (fn, args, kwargs), b"", timeout)
+        task = Task(0, future, (fn, args, kwargs), b"", terms.timeout, terms.priority, terms.retries)
         try:
-            task.payload = self._dumps(task.call)
+            task.payload = self._state.settings.dumps(task.call)
         except Exception as error:
             task.unfit = error
         worker = None
@@ -102,6 +101,8 @@ class Pool:
                 cancelled = self._state.cancel_waiting(spare=not kill)
         for task in cancelled:
             outcomes.cancel(task, reason)
+        if self._thread is None:  # it was never needed, so nobody else will
+            self._wakeup.close()
         self._wakeup.set()
 
     def abandon(self) -> None:

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from collections import deque
+from collections.abc import Callable
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, field
 
+from safepool._pool.lanes import Lanes
 from safepool._pool.task import Task, TaskState
-from safepool._pool.worker import OCCUPYING, Worker, WorkerState
+from safepool._pool.worker import OCCUPYING, RUNNING, Worker, WorkerState
 
 __all__ = ["PoolState", "Settings"]
-
-
-_SERVING = (WorkerState.STARTING, WorkerState.IDLE)  # will take a waiting task next
 
 
 @dataclass(frozen=True)
@@ -21,11 +19,14 @@ class Settings:
 
     max_workers: int
     max_tasks_per_child: int | None
+    min_workers: int
+    spare_workers: int
+    idle_timeout: float | None
     grace: float
     environment: dict[str, str]
     initializer: bytes  # pickled call; empty for none
     inherited_fds: tuple[int, ...]
-    by_value: bool
+    dumps: Callable[[object], bytes]  # by reference, or by value where workers cannot import ``__main__``
 
 
 @dataclass
@@ -33,7 +34,7 @@ class PoolState:
     """The ledger of tasks and workers."""
 
     settings: Settings
-    waiting: deque[Task] = field(default_factory=deque)
+    waiting: Lanes = field(default_factory=Lanes)
     waiting_count: int = 0  # those in ``waiting`` that have not been cancelled
     workers: dict[int, Worker] = field(default_factory=dict)
     idle: list[Worker] = field(default_factory=list)
@@ -53,7 +54,7 @@ class PoolState:
         self.waiting_count += 1
 
     def put_back(self, task: Task) -> None:
-        """Put a task that was sent but never begun at the head of the queue."""
+        """Put a task that is to be run once more at the head of its queue."""
         task.state = TaskState.WAITING
         self.waiting.appendleft(task)
         self.waiting_count += 1
@@ -81,9 +82,8 @@ class PoolState:
         Args:
             spare: Leave those alone that a worker is about to take, as the standard library does.
         """
-        running = self.occupying() - sum(worker.state in _SERVING for worker in self.workers.values())
         spared = [task for task in self.waiting if task.state is TaskState.WAITING] if spare else []
-        spared = spared[: self.settings.max_workers - running]
+        spared = spared[: self.settings.max_workers - self.running()]
         cancelled = []
         while (task := self.take_waiting()) is not None:
             if task not in spared:
@@ -96,6 +96,8 @@ class PoolState:
     def take_idle(self) -> Worker | None:
         """Take the worker that became idle last: its memory is warmest."""
         limit = self.settings.max_tasks_per_child
+        if self.settings.spare_workers and self.running() >= self.settings.max_workers:
+            return None  # those that are left are spare
         while self.idle:
             worker = self.idle.pop()
             if worker.state is WorkerState.IDLE and (limit is None or worker.runs < limit):
@@ -114,9 +116,23 @@ class PoolState:
 
     def to_start(self) -> int:
         """Return how many more workers the waiting tasks call for."""
-        serving = sum(worker.state in _SERVING for worker in self.workers.values())
-        return max(0, min(self.settings.max_workers - self.occupying(), self.waiting_count - serving))
+        return max(0, self._wanted() - self.occupying())
+
+    def least(self) -> int:
+        """Return how many workers stay even if nothing is to be done."""
+        settings = self.settings
+        return max(settings.min_workers, 1 if settings.spare_workers else 0) + settings.spare_workers
+
+    def _wanted(self) -> int:
+        busy = min(self.settings.max_workers, self.running() + self.waiting_count)
+        if self.closing or self.abandoned:
+            return busy
+        return max(busy + self.settings.spare_workers, self.least())
+
+    def running(self) -> int:
+        """Return how many workers have a task."""
+        return sum(worker.state in RUNNING for worker in self.workers.values())
 
     def occupying(self) -> int:
-        """Return how many of ``max_workers`` are taken."""
+        """Return how many workers there are, less those that are on their way out."""
         return sum(worker.state in OCCUPYING for worker in self.workers.values())

@@ -87,7 +87,8 @@ class Supervisor:
         due = None if task.timeout is None else now + task.timeout
         future = task.future
         pid = worker.contained.pid
-        task.state, future._worker, future.pid = TaskState.RUNNING, worker, pid
+        task.state, task.attempts = TaskState.RUNNING, task.attempts + 1
+        future._worker, future.pid = worker, pid
         worker.handed, worker.lost, worker.due, worker.runs = now, 0.0, due, worker.runs + 1
         worker.task, worker.unsent, worker.state = task, True, WorkerState.BUSY
         self.queue_unsent(worker)
@@ -106,7 +107,7 @@ class Supervisor:
         """Have the worker that runs this task ended."""
         for worker in self._state.workers.values():
             if worker.task is task and worker.verdict is None:
-                worker.verdict = partial(outcomes.killed, reason)
+                worker.verdict, worker.is_unwanted = partial(outcomes.killed, reason), True
 
     # --- the thread ---
 
@@ -206,7 +207,7 @@ class Supervisor:
             outcomes.cancel(task, reason)
         for worker in workers:
             if worker.state is not WorkerState.ENDING:
-                worker.verdict = worker.verdict or partial(outcomes.killed, reason)
+                worker.verdict, worker.is_unwanted = worker.verdict or partial(outcomes.killed, reason), True
                 self._end(worker)
 
     def _finish(self) -> None:
@@ -248,6 +249,15 @@ class Supervisor:
         self._watch.drop_all(worker)
         worker.ending = worker.contained.end_tree()
         self._watch_ending(worker)
+
+    def _keep(self, worker: Worker) -> None:
+        with self._lock:
+            if worker.state is WorkerState.IDLE:
+                worker.due = self._idle_until()
+
+    def _idle_until(self) -> float | None:
+        limit = self._state.settings.idle_timeout
+        return None if limit is None else time.monotonic() + limit
 
     def _retire(self, worker: Worker) -> None:
         with self._lock:
@@ -349,12 +359,13 @@ class Supervisor:
         """The task's run is over, one way or another."""
         task.state = TaskState.SETTLED
         task.future._started_at, task.future._worker = worker.begun_at(), None
+        task.future._attempts = task.attempts
         task.future._task = None  # no cycle: a result must go when the last reference to its future does
         worker.task = None
 
     def _make_idle(self, worker: Worker) -> None:
         with self._lock:
-            worker.move(WorkerState.IDLE)
+            worker.move(WorkerState.IDLE, self._idle_until())
             self._state.idle.append(worker)
 
     def _deliver(self, worker: Worker, task: Task, frame: Frame) -> None:
@@ -401,16 +412,24 @@ class Supervisor:
         with self._lock:
             del self._state.workers[worker.number]
             task = worker.task
-            put_back = task is not None and begun is None and worker.verdict is None
-            if task is not None and put_back:  # sent, but never begun: the task has nothing to do with the death
+            once_more = task is not None and self._runs_once_more(worker, task)
+            if task is not None and once_more:
+                task.future._worker = None
                 self._state.put_back(task)
             elif task is not None:
                 self._part(worker, task)
-        if task is not None and not put_back:
+        if task is not None and not once_more:
             verdict = worker.verdict or partial(outcomes.died, "")
             self._fail(task, lambda task: verdict(task, obituary))
         if worker.failed_boot and not self._state.closing:
             self.staff.on_failed_boot(worker, obituary)
+
+    def _runs_once_more(self, worker: Worker, task: Task) -> bool:
+        """Decide whether the task goes back to the queue; with the pool's lock held."""
+        if worker.begun_at() is None and worker.verdict is None:  # sent, but never begun: the death is not its fault
+            task.attempts -= 1
+            return True
+        return not worker.is_unwanted and task.attempts <= task.retries
 
     def _give_up(self, error: BaseException) -> None:
         """Fail everybody rather than let anybody wait for ever; then end what can still be ended."""
@@ -467,4 +486,5 @@ _WORKER_ACTIONS: dict[Do, Callable[[Supervisor, Worker], None]] = {
     Do.STOP: Supervisor._stop,
     Do.END: Supervisor._end,
     Do.RETIRE: Supervisor._retire,
+    Do.KEEP: Supervisor._keep,
 }

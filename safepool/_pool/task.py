@@ -39,6 +39,9 @@ class Task:
     call: tuple[Callable[..., Any], tuple[Any, ...], dict[str, Any]]
     payload: memoryview | bytes
     timeout: float | None
+    priority: int = 0  # the lowest goes first
+    retries: int = 0  # how often it may be run again after its worker died or its time was up
+    attempts: int = 0  # how often it has begun
     unfit: BaseException | None = None  # why it cannot be sent; it fails when its turn comes
     state: TaskState = field(default=TaskState.WAITING)
 

@@ -43,7 +43,8 @@ _MOVES = {
     _S.LEAVING: {_S.ENDING},
     _S.ENDING: set(),
 }
-OCCUPYING = frozenset({_S.STARTING, _S.IDLE, _S.BUSY, _S.DUMPING, _S.STOPPING})
+RUNNING = frozenset({_S.BUSY, _S.DUMPING, _S.STOPPING})
+OCCUPYING = RUNNING | {_S.STARTING, _S.IDLE}
 
 
 @dataclass(frozen=True)
@@ -82,6 +83,7 @@ class Worker:
     failed_boot: bool = False  # it came to its end before it was ready
     unfit: bytes = b""  # what its initializer raised
     stack: bytearray = field(default_factory=bytearray)
+    is_unwanted: bool = False  # somebody asked for its end: its task is not run again
     verdict: Verdict | None = None
     ending: TreeEnding | None = None
     watched: set[int] = field(default_factory=set)

@@ -19,6 +19,8 @@ from typing import Any
 from safepool._os.contained import ContainedProcess
 from safepool._os.contained import spawn as spawn_contained
 from safepool._os.janitor import PACKAGE_ROOT
+from safepool._worker import payload
+from safepool._worker.main_module import may_be_imported
 
 __all__ = ["Preparation", "SpawnWindow", "launch", "spawn_window"]
 
@@ -65,9 +67,10 @@ class Preparation:
             if chosen is None:  # the call above fixes the program's start method, which is not ours to do
                 set_start_method(None, force=True)
         self._facts["start_method"] = "spawn"  # never "loky": children of the child would not know it
-        if not os.path.isfile(self._facts.get("init_main_from_path", __file__)):
-            del self._facts["init_main_from_path"]  # a program from standard input calls itself "<stdin>"
-        self.imports_main = "init_main_from_name" in self._facts or "init_main_from_path" in self._facts
+        self.imports_main = may_be_imported(self._facts)
+        if not self.imports_main:
+            self._facts.pop("init_main_from_name", None)
+            self._facts.pop("init_main_from_path", None)
 
     def current(self, name: str) -> dict[str, Any]:
         """Return the facts as they are now, for a process of this name."""
@@ -90,7 +93,7 @@ def launch(
     with spawn_window() as window:
         program = io.BytesIO()
         ForkingPickler(program).dump(preparation.current(process.name))
-        ForkingPickler(program).dump(process)
+        program.write(payload.dumps(process) if preparation.imports_main else payload.dumps_by_value(process))
     tracker_fd = resource_tracker.getfd()
     assert tracker_fd is not None  # it has just been made sure of
     program_fd = os.memfd_create("safepool-program", os.MFD_CLOEXEC)

@@ -12,9 +12,7 @@ from __future__ import annotations
 
 import io
 import pickle
-from collections import ChainMap
 from multiprocessing.reduction import ForkingPickler
-from typing import Any
 
 __all__ = ["dumps", "dumps_by_value", "is_plain", "loads"]
 
@@ -41,14 +39,9 @@ def dumps(value: object) -> bytes:
 
 def dumps_by_value(value: object) -> bytes:
     """Pickle with ``cloudpickle``: what stands in ``__main__`` or cannot be imported travels by value."""
-    import cloudpickle  # lazily: most workers never need it
+    from safepool._worker import by_value  # lazily: most workers never need it
 
-    file = io.BytesIO()
-    pickler = cloudpickle.Pickler(file, protocol=pickle.HIGHEST_PROTOCOL)
-    extra: dict[type, Any] = ForkingPickler._extra_reducers  # type: ignore[attr-defined]  # typeshed omits it
-    pickler.dispatch_table = ChainMap(extra, cloudpickle.Pickler.dispatch_table)
-    pickler.dump(value)
-    return file.getvalue()  # shares the memory; a view would keep the file from being collected
+    return by_value.dumps(value)
 
 
 def is_plain(value: object, size: int) -> bool:

@@ -1,0 +1,22 @@
+"""On what terms a task runs: the pool's own, a view's, or the call's."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+__all__ = ["Terms"]
+
+
+@dataclass(frozen=True)
+class Terms:
+    """Limits and wishes for one task; all of them have been checked.
+
+    Attributes:
+        timeout: Seconds that it may run; None for no limit.
+        retries: How often it is run again after its worker died or its time was up.
+        priority: The lowest number goes first.
+    """
+
+    timeout: float | None = None
+    retries: int = 0
+    priority: int = 0

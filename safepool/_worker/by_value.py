@@ -1,0 +1,84 @@
+"""Pickling by value, for what the other side cannot import; on top of ``cloudpickle``.
+
+cloudpickle gives every unpickled function a namespace of its own. Here the functions of one ``__main__`` share the
+worker's, as they share the host's: what an initializer has set with ``global`` is what tasks see.
+
+A global that holds a function, a class or a module is set anew with every call, so that what was typed again in a
+notebook counts. Any other global is set when it is first seen, and again only if its value in the host has changed
+since; so what the worker has made of it stays.
+"""
+
+from __future__ import annotations
+
+import io
+import pickle
+import sys
+from collections import ChainMap
+from collections.abc import Callable
+from multiprocessing.reduction import ForkingPickler
+from types import FunctionType, ModuleType
+from typing import Any
+
+import cloudpickle
+
+__all__ = ["dumps"]
+
+_seen: dict[str, bytes] = {}  # in the worker: the host's value of each global, as it was last sent
+
+
+def dumps(value: object) -> bytes:
+    """Pickle a value, with all that belongs to ``__main__`` or cannot be imported by value."""
+    return _dumps(value, frozenset())
+
+
+def _dumps(value: object, entered: frozenset[str]) -> bytes:
+    file = io.BytesIO()
+    _Pickler(file, entered).dump(value)
+    return file.getvalue()
+
+
+class _Pickler(cloudpickle.Pickler):  # type: ignore[misc]  # it has no types
+    def __init__(self, file: io.BytesIO, entered: frozenset[str]) -> None:
+        super().__init__(file, protocol=pickle.HIGHEST_PROTOCOL)
+        extra: dict[type, Any] = ForkingPickler._extra_reducers  # type: ignore[attr-defined]  # typeshed omits it
+        self.dispatch_table = ChainMap(extra, cloudpickle.Pickler.dispatch_table)
+        self._entered = entered  # globals that are being pickled further out: they may refer to themselves
+
+    def reducer_override(self, obj: Any) -> Any:
+        reduced = super().reducer_override(obj)
+        if not isinstance(obj, FunctionType) or not isinstance(reduced, tuple):
+            return reduced
+        if obj.__globals__ is not sys.modules["__main__"].__dict__:
+            return reduced
+        make, (code, _namespace, *rest), (state, slots), *_, set_state = reduced
+        named = slots["__globals__"]
+        values = {name: value for name, value in named.items() if not _is_definition(value)}
+        slots["__globals__"] = {name: value for name, value in named.items() if name not in values}
+        packed = {
+            name: _dumps(value, self._entered | {name}) for name, value in values.items() if name not in self._entered
+        }
+        return make, (code, _Namespace(), *rest), (set_state, (state, slots), packed), None, None, _set_state
+
+
+class _Namespace:
+    """Pickles to the other side's ``__main__``."""
+
+    def __reduce__(self) -> Any:
+        return _main_namespace, ()
+
+
+def _main_namespace() -> dict[str, Any]:
+    return sys.modules["__main__"].__dict__
+
+
+def _set_state(function: FunctionType, state: tuple[Callable[..., None], Any, dict[str, bytes]]) -> None:
+    set_state, inner, packed = state
+    set_state(function, inner)
+    for name, content in packed.items():
+        if _seen.get(name) != content:
+            _seen[name] = content
+            function.__globals__[name] = pickle.loads(content)
+
+
+def _is_definition(value: object) -> bool:
+    return isinstance(value, FunctionType | type | ModuleType)
