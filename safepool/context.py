@@ -13,7 +13,8 @@ import os
 import signal
 import threading
 import time
-from multiprocessing import connection, context, process, util
+from multiprocessing import connection, process, util
+from multiprocessing.context import BaseContext, SpawnProcess
 from typing import Any
 
 from safepool._worker.keeper import KeptProcess, keep
@@ -26,7 +27,7 @@ _TERMINATE_GRACE = 3.0  # seconds from SIGTERM to the end: DataLoader sends it, 
 _starting = threading.Lock()
 
 
-class ContainedProcess(context.SpawnProcess):
+class ContainedProcess(SpawnProcess):
     """A ``multiprocessing.Process`` whose whole tree ends with it, and with the host.
 
     It may be started from a daemonic process (a DataLoader's worker, a task of ``multiprocessing.Pool``): the ban on
@@ -52,7 +53,7 @@ class ContainedProcess(context.SpawnProcess):
                     config["daemon"] = daemonic
 
 
-class ContainedContext(context.BaseContext):
+class ContainedContext(BaseContext):
     """What ``get_context`` returns."""
 
     _name = "safepool"
@@ -115,6 +116,6 @@ class _Popen:
 _context = ContainedContext()
 
 
-def get_context() -> context.BaseContext:
+def get_context() -> BaseContext:
     """Return the multiprocessing context whose processes are contained."""
     return _context

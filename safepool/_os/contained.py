@@ -6,6 +6,7 @@ multiprocessing context are both made here.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import subprocess
 import threading
@@ -15,7 +16,7 @@ from safepool._os import process_exit
 from safepool._os.janitor import janitor
 from safepool._os.lifeline import ArmedPipe
 from safepool._os.marker import next_worker_marker
-from safepool._os.process_table import read_row
+from safepool._os.process_table import list_rows, read_row
 from safepool._os.process_tree import Leader, TreeEnding
 
 __all__ = ["ContainedProcess", "spawn"]
@@ -53,20 +54,20 @@ class ContainedProcess:
         """Where the process's faulthandler writes, after ``request_stack``."""
         return self._switch.read_fd
 
-    def has_ended(self, wait: float | None = 0.0) -> bool:
-        """Return True once the first process is dead; its descendants may live.
+    def has_ended(self, wait: float = 0.0) -> bool:
+        """Return True once the first process is dead, or dies within a (short) wait; its descendants may live."""
+        with self._lock:
+            return self.pidfd < 0 or process_exit.has_ended(self.pidfd, wait)
 
-        Args:
-            wait: Seconds to wait for that; None for as long as it takes.
-        """
-        with self._lock:  # a copy, since ``release`` may close ours while we wait
+    def wait_until_ended(self, timeout: float | None) -> None:
+        """Wait for the death of the first process, or for so many seconds, whatever the owner does meanwhile."""
+        with self._lock:
             pidfd = os.dup(self.pidfd) if self.pidfd >= 0 else -1
-        if pidfd < 0:
-            return True
-        try:
-            return process_exit.has_ended(pidfd, wait)
-        finally:
-            os.close(pidfd)
+        if pidfd >= 0:
+            try:
+                process_exit.has_ended(pidfd, timeout)
+            finally:
+                os.close(pidfd)
 
     def exit_status(self) -> int | None:
         """Return how it ended: status, or minus the signal's number; None if that cannot be known."""
@@ -81,6 +82,17 @@ class ContainedProcess:
     def signal_group(self, signum: int) -> bool:
         """Signal its whole group; return False if there is no safe way to."""
         return self._signal_group(self._leader, signum)
+
+    def open_group(self) -> list[int]:
+        """Return pidfds of whoever is alive in its group, besides itself; the caller closes them."""
+        pidfds: list[int] = []
+        with contextlib.suppress(OSError):  # no descriptors to be had: those that were found must do
+            for row in list_rows(self._leader.start):
+                if row.group == self.pid and row.pid != self.pid and not row.is_dead:
+                    pidfd = process_exit.open_pidfd(row.pid)
+                    if pidfd is not None:
+                        pidfds.append(pidfd)
+        return pidfds
 
     def request_stack(self, signum: int) -> bool:
         """Have faulthandler write the stacks of all threads to ``stack_fd``.

@@ -38,7 +38,7 @@ class WorkerHandle:
 
     def join(self, timeout: float | None = None) -> None:
         """Wait for the worker's death, or for so many seconds."""
-        self._contained.has_ended(timeout)
+        self._contained.wait_until_ended(timeout)
 
     def terminate(self) -> None:
         """Send the worker SIGTERM."""

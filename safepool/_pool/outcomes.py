@@ -30,6 +30,7 @@ __all__ = [
     "died_while_starting",
     "fail",
     "killed",
+    "line_of",
     "not_started",
     "rebuild",
     "timed_out",
@@ -65,6 +66,12 @@ def unpack_exception(packed: bytes | memoryview, describe: Callable[[], str]) ->
     assert isinstance(error, BaseException)
     error.__cause__ = _RemoteTraceback(f'\n"""\n{text}"""')  # type: ignore[arg-type]  # typeshed has it wrong: it is text
     return error
+
+
+def line_of(packed: bytes) -> str:
+    """Return one line about an exception that a worker packed: its class and message."""
+    line: str = pickle.loads(packed)[2]
+    return line
 
 
 def fail(task: Task, make_error: Callable[[], BaseException]) -> None:

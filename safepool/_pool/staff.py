@@ -128,6 +128,7 @@ class Staff:
     def _complete_break(self, attempts: int, reason: str, cause: bytes | BaseException) -> None:
         """In the delivery thread, since the cause has to be unpickled."""
         if isinstance(cause, bytes):
+            reason = f"{reason} {outcomes.line_of(cause)}"
             cause = outcomes.unpack_exception(cause, lambda: "the initializer")
         broken = InitializerError(attempts=attempts, reason=reason)
         broken.__cause__ = cause

@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import os
 import pickle
 import selectors
 import signal
@@ -247,6 +248,8 @@ class Supervisor:
             worker.move(WorkerState.ENDING)
             self._state.drop_idle(worker)
         self._watch.drop_all(worker)
+        while worker.survivors:
+            os.close(worker.survivors.pop())
         worker.ending = worker.contained.end_tree()
         self._watch_ending(worker)
 
@@ -316,7 +319,28 @@ class Supervisor:
             frames = []
         for frame in frames:
             self._on_frame(worker, frame)
-        self._end(worker)
+        if worker.state is WorkerState.STOPPING:
+            self._await_survivors(worker)
+        else:
+            self._end(worker)
+
+    def _await_survivors(self, worker: Worker) -> None:
+        """SIGTERM went to the whole group: what outlives the worker has what is left of the grace, too."""
+        self._watch.drop_all(worker)
+        worker.survivors = worker.contained.open_group()
+        for pidfd in worker.survivors:
+            self._watch.add(worker, pidfd, partial(self._on_survivor, worker, pidfd))
+        if not worker.survivors:
+            self._end(worker)
+
+    def _on_survivor(self, worker: Worker, pidfd: int, _mask: int) -> None:
+        if pidfd not in worker.survivors:
+            return
+        self._watch.drop(worker, pidfd)
+        worker.survivors.remove(pidfd)
+        os.close(pidfd)
+        if not worker.survivors:
+            self._end(worker)
 
     def _on_stack(self, worker: Worker, _mask: int) -> None:
         news = worker.contained.read_stack()
@@ -446,6 +470,7 @@ class Supervisor:
         for task in stranded:
             self._fail(task, lambda _task: outcomes.copy_of(broken))
         for worker in workers:
+            worker.channel.close()
             with contextlib.suppress(OSError):  # the program may have closed our descriptors, which is why we are here
                 worker.contained.end_tree().run()
                 worker.contained.release()

@@ -85,6 +85,7 @@ class Worker:
     stack: bytearray = field(default_factory=bytearray)
     is_unwanted: bool = False  # somebody asked for its end: its task is not run again
     verdict: Verdict | None = None
+    survivors: list[int] = field(default_factory=list)  # pidfds of its group, while it is dead and they have a grace
     ending: TreeEnding | None = None
     watched: set[int] = field(default_factory=set)
 

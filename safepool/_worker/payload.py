@@ -33,8 +33,8 @@ def dumps(value: object) -> bytes:
     except Exception as error:
         try:
             return dumps_by_value(value)
-        except Exception:
-            raise error from None
+        except Exception as by_value_error:
+            raise error from by_value_error  # the second knows what in a closure was at fault
 
 
 def dumps_by_value(value: object) -> bytes:
