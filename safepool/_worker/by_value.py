@@ -39,9 +39,9 @@ def _dumps(value: object, entered: frozenset[str]) -> bytes:
 
 class _Pickler(cloudpickle.Pickler):  # type: ignore[misc]  # it has no types
     def __init__(self, file: io.BytesIO, entered: frozenset[str]) -> None:
-        super().__init__(file, protocol=pickle.HIGHEST_PROTOCOL)
         extra: dict[type, Any] = ForkingPickler._extra_reducers  # type: ignore[attr-defined]  # typeshed omits it
-        self.dispatch_table = ChainMap(extra, cloudpickle.Pickler.dispatch_table)
+        self.dispatch_table = ChainMap(extra, cloudpickle.Pickler.dispatch_table)  # read by __init__, and never again
+        super().__init__(file, protocol=pickle.HIGHEST_PROTOCOL)
         self._entered = entered  # globals that are being pickled further out: they may refer to themselves
 
     def reducer_override(self, obj: Any) -> Any:

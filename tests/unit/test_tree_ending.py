@@ -153,7 +153,14 @@ def test_tree_larger_than_the_room_for_descriptors_is_ended_in_turns(
     labels = [f"session{number}" for number in range(12)]
     tree = Tree(brood, "for label in sys.argv[1:]: leave(label, os.setsid)\nsay('leader'); stay()", *labels)
     handles = brood.hold("leader", *labels)
-    ending = tree.end()
+    ending = tree.ending()
+
+    def goes_on() -> bool:
+        assert len(ending.pidfds()) <= 3
+        return ending.advance()
+
+    ending.begin()
+    eventually(goes_on)
     gone(handles)
     assert {remains.pid for remains in ending.ended} == {handles[label].pid for label in labels}
 
