@@ -71,11 +71,15 @@ class _Popen:
         self.returncode: int | None = None
         self._owner = os.getpid()
         contained = launch(process_obj, Preparation(), {})
-        self.pid = contained.pid
-        self.sentinel = os.dup(contained.pidfd)  # lives as long as this object, as callers expect
-        self.finalizer = util.Finalize(self, os.close, (self.sentinel,))
         self._kept = KeptProcess(contained)
-        keep(self._kept)
+        try:
+            self.pid = contained.pid
+            self.sentinel = os.dup(contained.pidfd)  # lives as long as this object, as callers expect
+            self.finalizer = util.Finalize(self, os.close, (self.sentinel,))
+            keep(self._kept)
+        except BaseException:
+            self._kept.bury()  # nobody would look after it
+            raise
 
     def poll(self, flag: int = os.WNOHANG) -> int | None:
         """Return the exit code, or None while the process runs (or is another process's business)."""
@@ -112,6 +116,13 @@ class _Popen:
     def _has_ended(self) -> bool:
         return bool(connection.wait([self.sentinel], 0))
 
+
+def _forget_in_child() -> None:
+    global _starting
+    _starting = threading.Lock()
+
+
+os.register_at_fork(after_in_child=_forget_in_child)
 
 _context = ContainedContext()
 

@@ -103,12 +103,22 @@ class WorkerDiedError(_Described, BrokenProcessPool):
         detail: str = "",
         attempts: int = 1,
     ) -> None:
-        facts = locals().copy()
-        facts.pop("self")
-        facts.pop("__class__", None)
-        where = f" while it ran {task}" if task else ""
-        after = f" after {elapsed:.3g} s" if elapsed is not None else ""
-        lines = [f"worker {pid} {describe_exit(exitcode)}{where}{after}."]
+        facts = {
+            "task": task,
+            "pid": pid,
+            "exitcode": exitcode,
+            "elapsed": elapsed,
+            "ended": ended,
+            "oom": oom,
+            "detail": detail,
+            "attempts": attempts,
+        }
+        if pid is None:
+            lines = [f"{task} was not run."]
+        else:
+            where = f" while it ran {task}" if task else ""
+            after = f" after {elapsed:.3g} s" if elapsed is not None else ""
+            lines = [f"worker {pid} {describe_exit(exitcode)}{where}{after}."]
         if detail:
             lines.append(detail)
         if oom:
@@ -116,7 +126,8 @@ class WorkerDiedError(_Described, BrokenProcessPool):
         if attempts > 1:
             lines.append(f"It was attempt {attempts}, the last.")
         lines.append(_describe_ended(ended))
-        lines.append("Only this task failed; the pool goes on with a fresh worker.")
+        if task is not None:
+            lines.append("Only this task failed; the pool goes on with a fresh worker.")
         self._describe(" ".join(line for line in lines if line), facts)
 
 
@@ -157,9 +168,15 @@ class TaskTimeoutError(_Described, *_Timeout):  # type: ignore[misc]  # mypy: ba
         ended: tuple[EndedProcess, ...] = (),
         attempts: int = 1,
     ) -> None:
-        facts = locals().copy()
-        facts.pop("self")
-        facts.pop("__class__", None)
+        facts = {
+            "task": task,
+            "pid": pid,
+            "timeout": timeout,
+            "elapsed": elapsed,
+            "stack": stack,
+            "ended": ended,
+            "attempts": attempts,
+        }
         lines = [f"{task} was still running after its {timeout:g} s; worker {pid} was ended after {elapsed:.3g} s."]
         if ended:
             lines.append(_describe_ended(ended))
@@ -205,7 +222,7 @@ class InitializerError(_Described, BrokenProcessPool):
     then the waiting tasks get a ``WorkerDiedError`` and the pool tries again at the next ``submit``.
 
     Attributes:
-        attempts: How many workers in a row failed.
+        attempts: How many workers in a row failed; 0 if not even one could be started, nor ever will.
         reason: The last failure, as text.
     """
 
@@ -213,10 +230,12 @@ class InitializerError(_Described, BrokenProcessPool):
     reason: str
 
     def __init__(self, *, attempts: int, reason: str) -> None:
-        message = (
-            f"{attempts} workers in a row could not be made ready; the last one: {reason}. "
-            "The pool is broken: mend the initializer (or the main module) and make a new pool."
-        )
+        if attempts:
+            what = f"{attempts} workers in a row could not be made ready; the last one: {reason}."
+            remedy = "mend the initializer (or the main module) and make a new pool."
+        else:
+            what, remedy = f"No worker can be started: {reason}.", "no other will fare better."
+        message = f"{what} The pool is broken: {remedy}"
         self._describe(message, {"attempts": attempts, "reason": reason})
 
 

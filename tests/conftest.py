@@ -125,7 +125,7 @@ def make_program(tmp_path: Path) -> Iterator[Callable[[], Program]]:
     yield make
     for program in programs:
         program.close()
-        print(program.stderr, file=sys.stderr)  # pytest shows it if the test failed
+        sys.stderr.write(program.stderr)  # pytest shows it if the test failed
 
 
 @pytest.fixture
@@ -140,7 +140,7 @@ def make_host(tmp_path: Path) -> Iterator[Callable[..., Host]]:
     yield make
     for host in hosts:
         host.close()
-        print(host.stderr, file=sys.stderr)  # pytest shows it if the test failed
+        sys.stderr.write(host.stderr)  # pytest shows it if the test failed
 
 
 @pytest.fixture

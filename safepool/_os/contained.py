@@ -13,6 +13,7 @@ import threading
 from collections.abc import Callable, Mapping, Sequence
 
 from safepool._os import process_exit
+from safepool._os.environment import snapshot
 from safepool._os.janitor import janitor
 from safepool._os.lifeline import ArmedPipe
 from safepool._os.marker import next_worker_marker
@@ -163,7 +164,7 @@ def spawn(
             stdin=subprocess.DEVNULL,
             start_new_session=True,  # atomic, before exec: setpgid from here would come too late (EACCES)
             pass_fds=(lifeline.read_fd, switch.write_fd, *pass_fds),
-            env={**os.environ, **environment, marker: "1"},
+            env={**snapshot(), **environment, marker: "1"},
         )
         lifeline.arm(started.pid)
         contained = _hold(started.pid, lifeline, switch, marker)
@@ -180,8 +181,15 @@ def spawn(
 
 def _hold(pid: int, lifeline: ArmedPipe, switch: ArmedPipe, marker: str) -> ContainedProcess:
     pidfd = process_exit.open_pidfd(pid)
-    row = read_row(pid)
-    if pidfd is None or row is None:  # with SIGCHLD ignored the kernel itself reaps
-        raise ChildProcessError(f"process {pid} was reaped by somebody else as soon as it had started")
-    switch.arm(pid)
-    return ContainedProcess(Leader(pid, row.start), pidfd, lifeline, switch, marker)
+    try:
+        row = read_row(pid)
+        if pidfd is None or row is None:  # with SIGCHLD ignored the kernel itself reaps
+            raise ChildProcessError(  # noqa: TRY301  # the clean-up below is for this, too
+                f"process {pid} was reaped by somebody else as soon as it had started"
+            )
+        switch.arm(pid)
+        return ContainedProcess(Leader(pid, row.start), pidfd, lifeline, switch, marker)
+    except BaseException:
+        if pidfd is not None:
+            os.close(pidfd)
+        raise

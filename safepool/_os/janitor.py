@@ -9,11 +9,13 @@ from __future__ import annotations
 import os
 import socket
 import subprocess
-import sys
 import threading
+import time
+from multiprocessing import spawn
 from pathlib import Path
 
 from safepool._os import lifeline
+from safepool._os.environment import snapshot
 from safepool._os.marker import host_marker
 from safepool._os.process_table import read_row
 from safepool._os.process_tree import Leader
@@ -22,6 +24,9 @@ from safepool._os.register import Register
 __all__ = ["PACKAGE_ROOT", "Janitor", "janitor"]
 
 PACKAGE_ROOT = str(Path(__file__).parents[2])  # the directory (or archive) that ``import safepool`` comes from
+
+_FIRST_DELAY = 0.1  # seconds between starts of a janitor that does not come up, doubled each time
+_LONGEST_DELAY = 30.0  # seconds
 
 _PROGRAM = "import sys; sys.path.append({root!r}); from safepool._os.janitor_main import main; main{arguments!r}"
 
@@ -34,6 +39,8 @@ class Janitor:
         self._register = Register()
         self._life_fd = -1
         self._starter: subprocess.Popen[bytes] | None = None
+        self._start_at = 0.0  # not before this instant: one that dies before it is up would only do so again
+        self._delay = 0.0
 
     def enter(self, leader: Leader) -> int:
         """Put a tree on record, with a janitor there (or on its way) to read it; return the record's slot."""
@@ -47,8 +54,13 @@ class Janitor:
     def ensure(self) -> None:
         """Have a janitor: take note of what it has said, replace it if it is gone. Cheap when there is one."""
         with self._lock:
-            if self._life_fd < 0 or not self._is_alive():
-                self._forget()
+            if self._life_fd >= 0 and self._is_alive():
+                return
+            self._forget()
+            now = time.monotonic()
+            if now >= self._start_at:
+                self._delay = min(_LONGEST_DELAY, self._delay * 2 or _FIRST_DELAY)  # back to none once it is up
+                self._start_at = now + self._delay
                 self._start()
 
     @property
@@ -64,6 +76,8 @@ class Janitor:
         except OSError:
             return False
         self._reap_starter()
+        if said:
+            self._delay = self._start_at = 0.0
         return bool(said)
 
     def _start(self) -> None:
@@ -75,13 +89,19 @@ class Janitor:
             me = read_row(os.getpid())
             arguments = (os.getpid(), me.start if me else 0, host_marker(), self._register.fd, theirs.fileno())
             self._starter = subprocess.Popen(
-                [sys.executable, "-I", "-S", "-c", _PROGRAM.format(root=PACKAGE_ROOT, arguments=arguments)],
+                [
+                    os.fsdecode(spawn.get_executable()),
+                    "-I",
+                    "-S",
+                    "-c",
+                    _PROGRAM.format(root=PACKAGE_ROOT, arguments=arguments),
+                ],
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,  # a caller that reads our output to its end must not wait for the janitor
                 stderr=subprocess.DEVNULL,
                 start_new_session=True,
                 pass_fds=(self._register.fd, theirs.fileno()),
-                env={name: value for name, value in os.environ.items() if not name.startswith("SAFEPOOL_")},
+                env={name: value for name, value in snapshot().items() if not name.startswith("SAFEPOOL_")},
             )
 
     def _forget(self) -> None:

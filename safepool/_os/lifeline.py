@@ -138,8 +138,13 @@ def _ordered_pipe() -> tuple[int, int]:
     read, write = os.pipe()
     if read < write:  # always, unless another thread freed a lower number between the two
         return read, write
-    higher = fcntl.fcntl(write, fcntl.F_DUPFD_CLOEXEC, read + 1)
-    os.close(write)
+    try:
+        higher = fcntl.fcntl(write, fcntl.F_DUPFD_CLOEXEC, read + 1)
+    except OSError:
+        os.close(read)
+        raise
+    finally:
+        os.close(write)
     return read, higher
 
 

@@ -1,6 +1,7 @@
 """End whole process trees: everything that a worker started, including what has left its group or its session.
 
-Never blocks, never reaps, never signals a bare number unless that number is pinned. Every process but the leader is
+Never blocks, never reaps, never signals a bare number unless that number is pinned (or, where there is no room for a
+pidfd, an instant after its start time was read). Every process but the leader is
 held by a pidfd that was opened, and its start time read again, before the first signal.
 
 The order is: freeze, list to a fixpoint, kill, confirm, list once more. Facts (measured; see docs/design.md):
@@ -133,11 +134,13 @@ class TreeEnding:
             poll.poll(max(0.0, self.wake_at - time.monotonic()) * 1000 + 1)
         self.close()
 
-    def close(self) -> None:
-        """Let go of everybody; those that would not die stay where they are."""
+    def close(self) -> list[int]:
+        """Let go of everybody; return the process ids of those that would not die."""
+        survivors = list(self._held)
         for held in self._held.values():
             os.close(held.pidfd)
         self._held.clear()
+        return survivors
 
     def _freeze_to_fixpoint(self) -> None:
         for _ in range(_MOST_PASSES):

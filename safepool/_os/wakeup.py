@@ -18,9 +18,12 @@ class Wakeup:
     def __init__(self) -> None:
         self.fd = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
         self._lock = threading.RLock()  # re-entrant, since a signal handler or a collection may strike inside ``set``
+        self._owner = os.getpid()  # a forked child may have been born with the lock taken, and wakes nobody
 
     def set(self) -> None:
-        """Wake the waiting thread, now or at its next wait. Does nothing once closed."""
+        """Wake the waiting thread, now or at its next wait. Does nothing once closed, or in a forked child."""
+        if self._owner != os.getpid():
+            return
         with self._lock, contextlib.suppress(OSError):  # the program has closed all descriptors: nobody can be woken
             if self.fd >= 0:
                 os.eventfd_write(self.fd, 1)
@@ -34,6 +37,8 @@ class Wakeup:
 
     def close(self) -> None:
         """Close the descriptor, for good; under the lock, so that no ``set`` writes to whoever gets the number."""
+        if self._owner != os.getpid():
+            return
         with self._lock:
             fd, self.fd = self.fd, -1
             if fd >= 0:

@@ -1,7 +1,8 @@
 """Where user code runs in the host: unpickling of results, done-callbacks, the repr of arguments in messages.
 
-A thread beside the supervisor, so that a callback that sleeps, or a result that takes seconds to unpickle, delays
-other such results at most, and nobody's deadline. Started at the first need; ends when told, after the last.
+Threads beside the supervisor, one for what makes outcomes and one for callbacks, so that a result that takes seconds
+to unpickle delays other such results at most, a callback that sleeps other callbacks, and neither a deadline. Started
+at the first need; they end when told, after the last call.
 """
 
 from __future__ import annotations
@@ -19,15 +20,21 @@ _log = logging.getLogger("safepool")
 class Delivery:
     """Runs what it is given, in order."""
 
-    def __init__(self) -> None:
+    def __init__(self, name: str) -> None:
+        self._name = name
+        self._lock = threading.RLock()  # re-entrant, for calls that run right here because no thread is to be had
         self._queue: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
         self._thread: threading.Thread | None = None
 
     def put(self, call: Callable[[], None]) -> None:
-        """Have this run soon. Only the supervisor calls it."""
+        """Have this run soon."""
         self._queue.put(call)
+        with self._lock:
+            self._ensure_thread()
+
+    def _ensure_thread(self) -> None:
         if self._thread is None:
-            thread = threading.Thread(target=self._run, name="safepool-delivery", daemon=True)
+            thread = threading.Thread(target=self._run, name=self._name, daemon=True)
             try:
                 thread.start()
             except RuntimeError:  # the interpreter is ending, or the system has no room: better here than never
@@ -36,15 +43,25 @@ class Delivery:
             else:
                 self._thread = thread
 
-    def stop(self) -> None:
-        """Have the thread end when everything that was given is done."""
-        if self._thread is not None:
-            self._queue.put(None)
+    @property
+    def thread_id(self) -> int | None:
+        """The identity of the thread, once there is one."""
+        return None if self._thread is None else self._thread.ident
 
-    def join(self, timeout: float | None = None) -> None:
+    def stop(self, then: Callable[[], None] | None = None) -> None:
+        """Have the thread end when everything that was given is done, and ``then`` with it."""
+        if self._thread is None:
+            if then is not None:
+                then()
+            return
+        if then is not None:
+            self._queue.put(then)
+        self._queue.put(None)
+
+    def join(self) -> None:
         """Wait for the thread's end; returns at once in the thread itself."""
         if self._thread is not None and self._thread is not threading.current_thread():
-            self._thread.join(timeout)
+            self._thread.join()
 
     def _run(self) -> None:
         while (call := self._queue.get()) is not None:

@@ -79,7 +79,7 @@ def _decide_work(state: PoolState, now: float) -> list[Action]:
     room = state.settings.max_workers - state.running()
     actions = [Action(Do.GIVE)] * max(0, min(state.waiting_count, len(fresh), room))
     starting = [worker for worker in state.workers.values() if worker.state is WorkerState.STARTING]
-    if now >= state.start_at and not state.breaking:
+    if now >= state.start_at:
         actions += [Action(Do.START)] * state.to_start()
     if (state.closing or state.abandoned or state.breaking) and not state.waiting_count:
         leaving = idle + starting

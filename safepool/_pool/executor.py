@@ -262,6 +262,12 @@ class PoolView(MappingExecutor):
         """Shut the pool itself down."""
         self._executor.shutdown(wait, cancel_futures=cancel_futures)
 
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> Literal[False]:
+        """Shut the pool itself down, as leaving its own ``with`` block does."""
+        return self._executor.__exit__(kind, error, trace)
+
     def _limit(self, timeout: Any) -> float | None:
         return self._terms.timeout if timeout is DEFAULT else check_seconds("task_timeout", timeout)
 

@@ -7,7 +7,7 @@ import itertools
 import queue
 import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future
+from concurrent.futures import CancelledError, Future
 from typing import Any
 
 __all__ = ["Flow"]
@@ -47,7 +47,7 @@ class Flow:
         except queue.Empty:
             raise concurrent.futures.TimeoutError from None  # not the built-in one before 3.11; `map` raises this, too
         self._pending.discard(future)
-        error = future.exception()
+        error: BaseException | None = CancelledError() if future.cancelled() else future.exception()
         if error is not None and not (self._keep and isinstance(error, Exception)):
             raise error
         self.submit(1)

@@ -41,10 +41,10 @@ class SafeFuture(Future[T]):
 
     @property
     def started_at(self) -> float | None:  # documented above
-        worker = self._worker
-        if worker is None or self._task is None:
+        worker, task = self._worker, self._task  # the supervisor may take them away between two looks
+        if worker is None or task is None:
             return self._started_at
-        return worker.record.begun_at(self._task.number)
+        return worker.record.begun_at(task.number)
 
     def cancel(self) -> bool:
         """Cancel the call if it has not started; return False if it has. Waiters are woken at once."""
@@ -72,7 +72,7 @@ class SafeFuture(Future[T]):
         """Callbacks are user code: they run where they can be slow without making a deadline late."""
         pool, self._pool = self._pool, None  # settled: there is nothing left to ask of the pool
         invoke = super()._invoke_callbacks  # type: ignore[misc]  # the base class's hook, and its list below
-        if pool is not None and self._done_callbacks and pool.is_supervisor(threading.get_ident()):  # type: ignore[attr-defined]
-            pool.deliver(invoke)
+        if pool is not None and self._done_callbacks and pool.runs_no_callbacks(threading.get_ident()):  # type: ignore[attr-defined]
+            pool.call_back(invoke)
         else:
             invoke()

@@ -6,7 +6,7 @@ import itertools
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Executor, Future
+from concurrent.futures import CancelledError, Executor, Future
 from functools import partial
 from typing import Any, TypeVar
 
@@ -113,12 +113,16 @@ class _Pending:
 
     def take(self, until: float | None) -> Any:
         """Return the outcome; wait no longer than ``until``."""
+        remaining = None if until is None else until - time.monotonic()
         try:
-            return self._future.result(None if until is None else until - time.monotonic())
-        except Exception as error:
-            if not self._keep or not self._future.done():
-                raise
-            return error if self._items is None else [error] * self._items
+            error = self._future.exception(remaining)
+        except CancelledError as cancelled:
+            error = cancelled
+        if error is None:
+            return self._future.result()
+        if not self._keep or not isinstance(error, Exception):
+            raise error
+        return error if self._items is None else [error] * self._items
 
     def cancel(self) -> None:
         self._future.cancel()

@@ -5,16 +5,18 @@ Everything here runs user code (unpickling, ``__repr__``, callbacks), so it runs
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import pickle
 from collections.abc import Callable
-from concurrent.futures import Future
+from concurrent.futures import Future, InvalidStateError
 from concurrent.futures.process import _RemoteTraceback  # private; programs look for it
 from typing import Any
 
 from safepool._pool.task import Task
 from safepool._pool.worker import Obituary
 from safepool._worker.framing import Frame, Kind
+from safepool._worker.payload import one_line
 from safepool.errors import (
     TaskKilledError,
     TaskTimeoutError,
@@ -31,8 +33,10 @@ __all__ = [
     "fail",
     "killed",
     "line_of",
+    "never_run",
     "not_started",
     "rebuild",
+    "settle",
     "timed_out",
     "unpack_exception",
 ]
@@ -42,14 +46,14 @@ def rebuild(task: Task, frame: Frame) -> Callable[[], None]:
     """Unpickle an outcome; return what settles the future with it."""
     if frame.kind is Kind.RAISED:
         error = unpack_exception(frame.payload, task.describe)
-        return lambda: task.future.set_exception(error)
+        return lambda: settle(task, error=error)
     try:
         value = pickle.loads(frame.payload)
     except BaseException as failure:
-        lost = TransferError(task=task.describe(), reason=_one_line(failure), original="a result")
+        lost = TransferError(task=task.describe(), reason=one_line(failure), original="a result")
         lost.__cause__ = failure
-        return lambda: task.future.set_exception(lost)
-    return lambda: task.future.set_result(value)
+        return lambda: settle(task, error=lost)
+    return lambda: settle(task, value)
 
 
 def unpack_exception(packed: bytes | memoryview, describe: Callable[[], str]) -> BaseException:
@@ -60,12 +64,21 @@ def unpack_exception(packed: bytes | memoryview, describe: Callable[[], str]) ->
         try:
             error = pickle.loads(itself)
         except BaseException as failure:  # whatever its class does when it is called with its args
-            reason = f"unpickling it raised {_one_line(failure)}"
+            reason = f"unpickling it raised {one_line(failure)}"
     if not isinstance(error, BaseException):
         error = TransferError(task=describe(), reason=reason or "it is no exception any more", original=line)
     assert isinstance(error, BaseException)
-    error.__cause__ = _RemoteTraceback(f'\n"""\n{text}"""')  # type: ignore[arg-type]  # typeshed has it wrong: it is text
+    BaseException.__setattr__(error, "__cause__", _RemoteTraceback(f'\n"""\n{text}"""'))  # type: ignore[arg-type]  # typeshed: it is text
     return error
+
+
+def settle(task: Task, value: Any = None, error: BaseException | None = None) -> None:
+    """Give a future its outcome, unless somebody else has, whose business it is not."""
+    with contextlib.suppress(InvalidStateError):
+        if error is None:
+            task.future.set_result(value)
+        else:
+            task.future.set_exception(error)
 
 
 def line_of(packed: bytes) -> str:
@@ -77,7 +90,11 @@ def line_of(packed: bytes) -> str:
 def fail(task: Task, make_error: Callable[[], BaseException]) -> None:
     """Settle a task that brought no outcome itself."""
     task.future._task = None
-    task.future.set_exception(make_error())
+    try:
+        error = make_error()
+    except BaseException as failure:  # never leave anybody waiting for a message that could not be made
+        error = TransferError(task=f"task {task.number}", reason=one_line(failure), original="an error")
+    settle(task, error=error)
 
 
 def begin(task: Task) -> bool:
@@ -85,7 +102,12 @@ def begin(task: Task) -> bool:
 
     It may run already: then it had been sent to a worker that died before it began with it.
     """
-    return task.future.running() or task.future.set_running_or_notify_cancel()
+    future = task.future
+    if future.running():
+        return True
+    if future.done() and not future.cancelled():  # somebody has settled it in our place
+        return False
+    return future.set_running_or_notify_cancel()
 
 
 def cancel(task: Task, reason: str) -> None:
@@ -129,7 +151,12 @@ def killed(reason: str, task: Task, end: Obituary) -> BaseException:
     return TaskKilledError(task=task.describe(), pid=end.pid, reason=reason, ended=end.ended)
 
 
-def not_started(error: OSError, task: Task) -> BaseException:
+def never_run(broken: BaseException, _task: Task, _end: Obituary) -> BaseException:
+    """The pool broke before the task could be run on another worker."""
+    return copy_of(broken)
+
+
+def not_started(error: Exception, task: Task) -> BaseException:
     """No worker could be started, and none was left to wait for."""
     died = WorkerDiedError(task=task.describe(), detail=f"No worker could be started: {error}.")
     died.__cause__ = error
@@ -148,10 +175,3 @@ def copy_of(error: BaseException) -> BaseException:
     another = copy.copy(error)
     another.__cause__ = error.__cause__
     return another
-
-
-def _one_line(error: BaseException) -> str:
-    try:
-        return f"{type(error).__name__}: {error}"
-    except Exception:  # its __str__ is user code
-        return type(error).__name__

@@ -38,7 +38,8 @@ class Pool:
         self._state = PoolState(settings)
         self._lock = threading.Lock()
         self._wakeup = Wakeup()
-        self._delivery = Delivery()
+        self._delivery = Delivery("safepool-delivery")
+        self._callbacks = Delivery("safepool-callbacks")
         self._supervisor = Supervisor(self._state, self._lock, self._wakeup, self._delivery, preparation)
         self._thread: threading.Thread | None = None
         self._owner = os.getpid()
@@ -82,14 +83,15 @@ class Pool:
         if worker is None:
             self._state.enqueue(task)
             self._ensure_thread()
-            may_start = len(self._state.workers) < self._state.settings.max_workers
-            return None, may_start or bool(self._state.idle)
+            return None, bool(self._state.idle) or self._state.to_start() > 0
         task.future.set_running_or_notify_cancel()
         self._supervisor.assign(worker, task)
         return worker, self._supervisor.must_wake_for(worker.due)
 
     def close(self, *, cancel: bool = False, kill: bool = False, timeout: float | None = None, reason: str) -> None:
-        """Take no more calls; finish, cancel or end what there is."""
+        """Take no more calls; finish, cancel or end what there is. In a forked child there is nothing of it."""
+        if self._owner != os.getpid():
+            return
         cancelled: list[Task] = []
         with self._lock:
             self._state.closing = True
@@ -116,9 +118,12 @@ class Pool:
         if thread is not None and thread is not threading.current_thread() and self._owner == os.getpid():
             thread.join()
             self._delivery.join()
+            self._callbacks.join()
 
     def kill_task(self, task: Task, reason: str) -> bool:
         """End a running task; return False if it is not running any more."""
+        if self._owner != os.getpid():
+            return False
         with self._lock:
             if task.state is not TaskState.RUNNING and not self._state.discard_waiting(task):
                 return False
@@ -132,23 +137,28 @@ class Pool:
 
     def forget_cancelled(self, task: Task) -> None:
         """Take a cancelled task out of the queue and wake whoever waits for its future."""
+        if self._owner != os.getpid():
+            return
         with self._lock:
             was_waiting = self._state.discard_waiting(task)
         if was_waiting:
             task.future._task = None
+            task.release()  # here, not under the lock when the queue gets to it: finalizers are user code
             task.future.set_running_or_notify_cancel()
             self._wakeup.set()  # the pool may have been waiting for it to close
 
-    def is_supervisor(self, thread: int) -> bool:
-        """Return True in the thread that must not run user code."""
-        return self._thread is not None and self._thread.ident == thread
+    def runs_no_callbacks(self, thread: int) -> bool:
+        """Return True for the threads whose work a callback must not hold up: supervision, and unpickling."""
+        return self._thread is not None and thread in (self._thread.ident, self._delivery.thread_id)
 
-    def deliver(self, call: Callable[[], None]) -> None:
-        """Have user code run in the delivery thread."""
-        self._delivery.put(call)
+    def call_back(self, call: Callable[[], None]) -> None:
+        """Have callbacks run, after those before them."""
+        self._callbacks.put(call)
 
     def handles(self) -> dict[int, WorkerHandle]:
         """Return the workers there are, by process id, once those that waiting tasks call for have been started."""
+        if self._thread is None or self._owner != os.getpid():
+            return {}
         with self._lock:
             if not self._state.breaking:
                 self._supervisor.staff.started.wait_for(lambda: not self._state.to_start(), _START_LIMIT)
@@ -191,7 +201,7 @@ class Pool:
             self._supervisor.run()
         finally:
             _open_pools.discard(self)
-            self._delivery.stop()
+            self._delivery.stop(then=self._callbacks.stop)
             self._wakeup.close()  # an executor may be kept for long after its end, but not its descriptors
 
 
@@ -202,8 +212,11 @@ def _finish_all() -> None:
     """At interpreter exit: finish the work there is, as the standard library does; end it if Ctrl-C ended us."""
     global _exiting
     _exiting = True
-    interrupted = issubclass(getattr(sys, "last_type", None) or Exception, KeyboardInterrupt)
-    mine = [pool for pool in _open_pools if pool._owner == os.getpid()]
+    # An interactive session goes on after Ctrl-C, and its end says nothing about that any more.
+    is_interactive = bool(sys.flags.interactive) or hasattr(sys, "ps1")
+    last = None if is_interactive else getattr(sys, "last_type", None)
+    interrupted = issubclass(last or Exception, KeyboardInterrupt)
+    mine = [pool for pool in list(_open_pools) if pool._owner == os.getpid()]  # one call: threads go on ending
     for pool in mine:
         pool.close(kill=interrupted, cancel=interrupted, reason="Ctrl-C")
     try:

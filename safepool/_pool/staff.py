@@ -58,7 +58,7 @@ class Staff:
         self._count += 1
         try:
             worker = self._launch()
-        except OSError as error:
+        except (OSError, MemoryError) as error:
             self._on_failed_start(error)
             return None
         except Exception as error:
@@ -107,7 +107,7 @@ class Staff:
             undo.pop_all()
         return Worker(self._count, contained, channel, record, oom_kill_count())
 
-    def _on_failed_start(self, error: OSError) -> None:
+    def _on_failed_start(self, error: Exception) -> None:
         failures = self._state.failed_starts = self._state.failed_starts + 1
         self._state.start_at = time.monotonic() + min(_LONGEST_DELAY, _RETRY_DELAY * 2**failures)
         with self._lock:

@@ -1,4 +1,11 @@
-"""Everything a pool knows, as tables. Guarded by the pool's one lock, and changed only while that is held."""
+"""Everything a pool knows, as tables.
+
+Guarded by the pool's one lock. What only the supervisor and its staff change (failed starts and boots, ``breaking``)
+is written without it, by that one thread.
+
+Invariants: ``waiting_count`` is the number of entries of ``waiting`` that are in state WAITING; a task is RUNNING if
+and only if exactly one worker has it; whoever is in ``idle`` and in state IDLE may be given a task.
+"""
 
 from __future__ import annotations
 
@@ -116,7 +123,7 @@ class PoolState:
 
     def to_start(self) -> int:
         """Return how many more workers the waiting tasks call for."""
-        return max(0, self._wanted() - self.occupying())
+        return 0 if self.breaking else max(0, self._wanted() - self.occupying())
 
     def least(self) -> int:
         """Return how many workers stay even if nothing is to be done."""

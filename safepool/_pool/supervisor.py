@@ -74,6 +74,7 @@ class Supervisor:
         self.staff = Staff(state, lock, wakeup, delivery, preparation)
         self._watch = Watch(wakeup.fd, self._on_wakeup)
         self._planned: float | None = None
+        self._cpu_time = 0.0  # of this process, when the wait began
         self._finished = False
 
     # --- called by other threads, with the pool's lock held ---
@@ -107,8 +108,9 @@ class Supervisor:
     def request_kill(self, task: Task, reason: str) -> None:
         """Have the worker that runs this task ended."""
         for worker in self._state.workers.values():
-            if worker.task is task and worker.verdict is None:
-                worker.verdict, worker.is_unwanted = partial(outcomes.killed, reason), True
+            if worker.task is task:
+                worker.is_unwanted = True
+                worker.verdict = worker.verdict or partial(outcomes.killed, reason)
 
     # --- the thread ---
 
@@ -138,6 +140,7 @@ class Supervisor:
         wait = None if planned is None else max(0.0, planned - time.monotonic())
         if actions:
             wait = 0.0  # what was done may call for more
+        self._cpu_time = time.process_time()
         events = self._watch.wait(wait)
         self._note_oversleep(planned)
         for on_event, mask in events:
@@ -156,8 +159,9 @@ class Supervisor:
         Results that came in meanwhile are read before any deadline is looked at.
         """
         now = time.monotonic()
-        if planned is None or now - planned < _OVERSLEEP:
-            return
+        worked = time.process_time() - self._cpu_time
+        if planned is None or now - planned < _OVERSLEEP or worked > (now - planned) / 2:
+            return  # in time, or late because this process was busy, while the tasks ran on
         with self._lock:
             for worker in self._state.workers.values():
                 worker.lost += now - planned
@@ -204,12 +208,13 @@ class Supervisor:
             reason = self._state.kill_reason or "shutdown"
             stranded = self._state.cancel_waiting(spare=False)
             workers = list(self._state.workers.values())
+            for worker in workers:
+                worker.is_unwanted = True
+                worker.verdict = worker.verdict or partial(outcomes.killed, reason)
         for task in stranded:
-            outcomes.cancel(task, reason)
+            self._delivery.put(partial(outcomes.cancel, task, reason))
         for worker in workers:
-            if worker.state is not WorkerState.ENDING:
-                worker.verdict, worker.is_unwanted = worker.verdict or partial(outcomes.killed, reason), True
-                self._end(worker)
+            self._end(worker)
 
     def _finish(self) -> None:
         self._finished = True
@@ -218,19 +223,24 @@ class Supervisor:
 
     def _condemn(self, worker: Worker) -> None:
         """Past the deadline. From here on the outcome is fixed, whatever the task still manages to do."""
+        task = worker.task
         self._read(worker)  # a result that is already here wins
-        if worker.state is not WorkerState.BUSY:
-            return
-        if worker.verdict is not None:
+        now = time.monotonic()
+        with self._lock:
+            # After its result the worker may have been given another task, by a thread that submits.
+            if worker.task is not task or worker.state is not WorkerState.BUSY:
+                return
+            was_killed = worker.verdict is not None
+            if not was_killed:
+                worker.due = _deadline(worker)
+                if worker.due > now:
+                    return
+                worker.verdict = outcomes.timed_out
+                worker.dump_limit = now + _DUMP_LIMIT
+                worker.move(WorkerState.DUMPING, worker.dump_limit)
+        if was_killed:
             self._end(worker)
             return
-        now = time.monotonic()
-        worker.due = _deadline(worker)
-        if worker.due > now:
-            return
-        worker.verdict = outcomes.timed_out
-        worker.dump_limit = now + _DUMP_LIMIT
-        worker.move(WorkerState.DUMPING, worker.dump_limit)
         if worker.contained.request_stack(STACK_SIGNAL):
             self._watch.add(worker, worker.contained.stack_fd, partial(self._on_stack, worker))
         else:
@@ -245,6 +255,7 @@ class Supervisor:
             return
         with self._lock:
             worker.failed_boot = worker.state is WorkerState.STARTING
+            worker.ended_at = time.monotonic()
             worker.move(WorkerState.ENDING)
             self._state.drop_idle(worker)
         self._watch.drop_all(worker)
@@ -298,6 +309,8 @@ class Supervisor:
         try:
             frames, inflow = worker.channel.receive()
         except ForeignBytesError as error:
+            for frame in error.frames:
+                self._on_frame(worker, frame)
             worker.verdict = worker.verdict or partial(outcomes.died, f"Something wrote to its channel: {error}.")
             self._end(worker)
             return
@@ -315,8 +328,8 @@ class Supervisor:
             return
         try:
             frames = worker.channel.receive_rest()
-        except ForeignBytesError:
-            frames = []
+        except ForeignBytesError as error:
+            frames = error.frames
         for frame in frames:
             self._on_frame(worker, frame)
         if worker.state is WorkerState.STOPPING:
@@ -358,26 +371,38 @@ class Supervisor:
         elif worker.task is None or frame.task != worker.task.number or worker.state is WorkerState.ENDING:
             return  # the outcome is fixed already
         elif worker.state is WorkerState.BUSY:
-            if worker.verdict is None:
-                self._on_outcome(worker, worker.task, frame)
+            self._on_outcome(worker, worker.task, frame)
         else:
             worker.due = time.monotonic()  # condemned, and its task has come to an end: no need to wait out the grace
 
     def _on_ready(self, worker: Worker) -> None:
         self.staff.on_ready()
-        if worker.state is WorkerState.STARTING:
-            self._make_idle(worker)
+        with self._lock:
+            if worker.state is WorkerState.STARTING:
+                worker.move(WorkerState.IDLE, self._idle_until())
+                self._state.idle.append(worker)
 
     def _on_outcome(self, worker: Worker, task: Task, frame: Frame) -> None:
+        """The task has come to its end by itself.
+
+        1. A result is read. 2. Another thread kills the task, and is told that it will be ended. 3. The result
+        would be delivered, and the verdict stay with a worker that has the next task already. Hence the look at the
+        verdict, under the lock that ``kill`` takes. (``test_kill_beside_a_result_harms_no_other_task``)
+        """
         with self._lock:
+            if worker.verdict is not None:
+                return
             self._part(worker, task)
             if frame.kind is not Kind.PLAIN_RESULT:
                 worker.undelivered += 1
-        self._make_idle(worker)
-        if frame.kind is Kind.PLAIN_RESULT:
-            task.future.set_result(pickle.loads(frame.payload))
-        else:
+            worker.move(WorkerState.IDLE, self._idle_until())
+            self._state.idle.append(worker)
+        if frame.kind is not Kind.PLAIN_RESULT:
             self._delivery.put(partial(self._deliver, worker, task, frame))
+            return
+        outcomes.settle(task, pickle.loads(frame.payload))
+        if not task.is_plain():  # the arguments go where their finalizers, which are user code, may run
+            self._delivery.put(task.release)
 
     def _part(self, worker: Worker, task: Task) -> None:
         """The task's run is over, one way or another."""
@@ -387,11 +412,6 @@ class Supervisor:
         task.future._task = None  # no cycle: a result must go when the last reference to its future does
         worker.task = None
 
-    def _make_idle(self, worker: Worker) -> None:
-        with self._lock:
-            worker.move(WorkerState.IDLE, self._idle_until())
-            self._state.idle.append(worker)
-
     def _deliver(self, worker: Worker, task: Task, frame: Frame) -> None:
         """In the delivery thread: rebuild what the worker sent."""
         try:
@@ -399,8 +419,8 @@ class Supervisor:
         finally:
             with self._lock:
                 worker.undelivered -= 1
+            self._wakeup.set()
         settle()
-        self._wakeup.set()
 
     # --- endings ---
 
@@ -421,13 +441,15 @@ class Supervisor:
         """Nothing is left of the tree: reap, settle, forget."""
         assert worker.ending is not None
         self._watch.drop_all(worker)
-        worker.ending.close()
+        survivors = worker.ending.close()
+        if survivors:
+            _log.warning("of worker %d's tree these would not die: %s", worker.contained.pid, survivors)
         begun = worker.begun_at()
         obituary = Obituary(
             pid=worker.contained.pid,
             exitcode=worker.contained.exit_status(),
             ended=tuple(EndedProcess(*remains) for remains in worker.ending.ended),
-            elapsed=None if begun is None else time.monotonic() - begun,
+            elapsed=None if begun is None else worker.ended_at - begun,
             stack=worker.stack.decode(errors="replace"),
             oom=_oom_since(worker.oom_kills),
         )
@@ -436,7 +458,8 @@ class Supervisor:
         with self._lock:
             del self._state.workers[worker.number]
             task = worker.task
-            once_more = task is not None and self._runs_once_more(worker, task)
+            broken = self._state.broken
+            once_more = task is not None and broken is None and self._runs_once_more(worker, task)
             if task is not None and once_more:
                 task.future._worker = None
                 self._state.put_back(task)
@@ -444,16 +467,20 @@ class Supervisor:
                 self._part(worker, task)
         if task is not None and not once_more:
             verdict = worker.verdict or partial(outcomes.died, "")
+            if begun is None and broken is not None:
+                verdict = partial(outcomes.never_run, broken)
             self._fail(task, lambda task: verdict(task, obituary))
         if worker.failed_boot and not self._state.closing:
             self.staff.on_failed_boot(worker, obituary)
 
     def _runs_once_more(self, worker: Worker, task: Task) -> bool:
         """Decide whether the task goes back to the queue; with the pool's lock held."""
+        if worker.is_unwanted or self._state.kill_reason is not None:
+            return False
         if worker.begun_at() is None and worker.verdict is None:  # sent, but never begun: the death is not its fault
             task.attempts -= 1
             return True
-        return not worker.is_unwanted and task.attempts <= task.retries
+        return task.attempts <= task.retries
 
     def _give_up(self, error: BaseException) -> None:
         """Fail everybody rather than let anybody wait for ever; then end what can still be ended."""
@@ -471,7 +498,7 @@ class Supervisor:
             self._fail(task, lambda _task: outcomes.copy_of(broken))
         for worker in workers:
             worker.channel.close()
-            with contextlib.suppress(OSError):  # the program may have closed our descriptors, which is why we are here
+            with contextlib.suppress(Exception):  # the program may have closed our descriptors: what can be ended, is
                 worker.contained.end_tree().run()
                 worker.contained.release()
 

@@ -34,6 +34,7 @@ class Watch:
 
     def add(self, worker: Worker, fd: int, on_event: OnEvent) -> None:
         """Watch one more descriptor on a worker's behalf."""
+        self._make_room(fd)
         self._selector.register(fd, selectors.EVENT_READ, on_event)
         worker.watched.add(fd)
 
@@ -44,6 +45,7 @@ class Watch:
         if fd in worker.watched:
             self._selector.modify(fd, events, on_event)
         else:
+            self._make_room(fd)
             self._selector.register(fd, events, on_event)
             worker.watched.add(fd)
 
@@ -70,22 +72,26 @@ class Watch:
         fd = janitor().life_fd
         if fd == self._janitor_fd:
             return
-        if self._janitor_fd >= 0:
-            self._selector.unregister(self._janitor_fd)
-        self._janitor_fd = fd
-        if fd >= 0:
+        self._make_room(self._janitor_fd)
+        if fd >= 0 and fd not in self._selector.get_map():
+            self._janitor_fd = fd
             self._selector.register(fd, selectors.EVENT_READ, self._on_janitor)
 
     def close(self) -> None:
         """Watch nothing any more."""
         self._selector.close()
 
+    def _make_room(self, fd: int) -> None:
+        """The janitor is shared: another pool may have replaced it, and its number be somebody else's now."""
+        if fd == self._janitor_fd and fd >= 0:
+            self._selector.unregister(fd)
+            self._janitor_fd = -1
+
     def _on_janitor(self, _mask: int) -> None:
         try:
             janitor().ensure()
         except OSError:  # no room for a process or a descriptor just now: the next worker's start tries again
-            self._selector.unregister(self._janitor_fd)
-            self._janitor_fd = -1
+            self._make_room(self._janitor_fd)
         else:
             self.janitor()
 

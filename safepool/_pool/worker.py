@@ -78,6 +78,7 @@ class Worker:
     lost: float = 0.0  # seconds that the host was stopped or suspended meanwhile: they do not count
     due: float | None = None  # when something must happen if nothing else does: deadline, end of a grace
     dump_limit: float = 0.0
+    ended_at: float = 0.0
     runs: int = 0  # tasks given to it so far
     undelivered: int = 0  # results of its that the host has not unpickled yet: until then it must not leave
     failed_boot: bool = False  # it came to its end before it was ready

@@ -1,7 +1,7 @@
 """The host's end of one worker's socket pair; never blocks.
 
 Written by whichever thread gave the worker its task, and by the supervisor, which sends what did not fit. The lock
-is held for one ``send`` at a time; it also keeps the descriptor from being closed under a sender, whose bytes would
+is held while as much is sent as fits; it also keeps the descriptor from being closed under a sender, whose bytes would
 go to whoever is given the number next.
 """
 
@@ -12,7 +12,7 @@ import socket
 import threading
 from collections import deque
 
-from safepool._worker.framing import Frame, FrameReader, Kind, header
+from safepool._worker.framing import ForeignBytesError, Frame, FrameReader, Kind, header
 
 __all__ = ["Channel", "Inflow"]
 
@@ -78,7 +78,7 @@ class Channel:
             piece = self._receive_piece()
             if not piece:
                 return frames, Inflow.DRAINED if piece is None else Inflow.CLOSED
-            frames += self._reader.feed(piece)
+            frames += self._feed(piece, frames)
             if len(piece) < _RECEIVE_SIZE:  # all there was; if more came meanwhile, the selector says so
                 return frames, Inflow.DRAINED
         return frames, Inflow.MORE
@@ -90,7 +90,7 @@ class Channel:
         """
         frames: list[Frame] = []
         while piece := self._receive_piece():
-            frames += self._reader.feed(piece)
+            frames += self._feed(piece, frames)
         return frames
 
     def close(self) -> None:
@@ -98,6 +98,13 @@ class Channel:
         with self._lock:
             self._outgoing.clear()
             self._socket.close()
+
+    def _feed(self, piece: bytes, earlier: list[Frame]) -> list[Frame]:
+        try:
+            return self._reader.feed(piece)
+        except ForeignBytesError as error:
+            error.frames = earlier + error.frames
+            raise
 
     def _receive_piece(self) -> bytes | None:
         """Return what there is, nothing at the end of the stream, None if there is nothing for now."""

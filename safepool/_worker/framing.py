@@ -32,7 +32,15 @@ class Kind(enum.IntEnum):
 
 
 class ForeignBytesError(Exception):
-    """The stream holds what no frame begins with."""
+    """The stream holds what no frame begins with.
+
+    Attributes:
+        frames: Whole frames that came before.
+    """
+
+    def __init__(self, found: bytes) -> None:
+        super().__init__(found)
+        self.frames: list[Frame] = []
 
 
 class Frame(NamedTuple):
@@ -59,7 +67,11 @@ class FrameReader:
         frames: list[Frame] = []
         position = 0
         while len(self._bytes) - position >= HEADER_SIZE:
-            kind, task, size = self._parse(position)
+            try:
+                kind, task, size = self._parse(position)
+            except ForeignBytesError as error:
+                error.frames = frames
+                raise
             end = position + HEADER_SIZE + size
             if end > len(self._bytes):
                 break

@@ -8,6 +8,7 @@ is left unreaped, as multiprocessing does: torch's SIGCHLD handler and others as
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import selectors
 import threading
@@ -18,6 +19,9 @@ from safepool._os.janitor import janitor
 from safepool._os.wakeup import Wakeup
 
 __all__ = ["KeptProcess", "keep"]
+
+
+_log = logging.getLogger("safepool")
 
 
 class KeptProcess:
@@ -37,6 +41,10 @@ class KeptProcess:
             if not self._swept:
                 self.contained.end_tree().run()
                 self._swept = True
+
+    def give_up(self) -> None:
+        """Try no more to end its tree."""
+        self._swept = True
 
     def bury(self) -> int | None:
         """End the tree, reap the process; return how it ended."""
@@ -88,11 +96,18 @@ class _Keeper:
                 kept = list(self._kept)
             now = time.monotonic()
             for process in kept:
-                if process.is_due(now):
-                    process.sweep()
+                self._attend(process, now)
             self._wait(kept)
             with contextlib.suppress(OSError):  # no room for a new one just now: the next turn tries again
                 janitor().ensure()
+
+    def _attend(self, process: KeptProcess, now: float) -> None:
+        try:
+            if process.is_due(now):
+                process.sweep()
+        except Exception:  # one that cannot be ended must not keep the others from being
+            _log.exception("ending the tree of process %d failed", process.contained.pid)
+            process.give_up()
 
     def _wait(self, kept: list[KeptProcess]) -> None:
         with selectors.PollSelector() as selector:

@@ -25,7 +25,7 @@ from safepool._worker.main_module import may_be_imported
 __all__ = ["Preparation", "SpawnWindow", "launch", "spawn_window"]
 
 _STUB = (
-    "import sys; sys.path.insert(0, {root!r}); from safepool._worker.boot import main; del sys.path[0]; "
+    "import sys; sys.path[:] = [*filter(None, sys.path), {root!r}]; from safepool._worker.boot import main; "
     "main({lifeline}, {switch}, {program}, {tracker})"
 )
 

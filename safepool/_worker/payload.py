@@ -14,12 +14,10 @@ import io
 import pickle
 from multiprocessing.reduction import ForkingPickler
 
-__all__ = ["dumps", "dumps_by_value", "is_plain", "loads"]
+__all__ = ["PLAIN_TYPES", "dumps", "dumps_by_value", "is_plain", "one_line"]
 
-_PLAIN_TYPES = frozenset({type(None), bool, int, float, complex, str, bytes})
+PLAIN_TYPES = frozenset({type(None), bool, int, float, complex, str, bytes})
 _PLAIN_SIZE = 1 << 16  # bytes; a larger one takes long enough to be somebody else's business
-
-loads = pickle.loads
 
 
 def dumps(value: object) -> bytes:
@@ -46,7 +44,15 @@ def dumps_by_value(value: object) -> bytes:
 
 def is_plain(value: object, size: int) -> bool:
     """Return True if unpickling this value runs no code of the user's and takes no time to speak of."""
-    return type(value) in _PLAIN_TYPES and size <= _PLAIN_SIZE
+    return type(value) in PLAIN_TYPES and size <= _PLAIN_SIZE
+
+
+def one_line(error: BaseException) -> str:
+    """Return class and message of an exception, whatever its ``__str__`` does."""
+    try:
+        return f"{type(error).__name__}: {error}"
+    except BaseException:  # user code
+        return type(error).__name__
 
 
 def _dumps_by_reference(value: object) -> bytes:

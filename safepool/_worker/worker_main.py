@@ -122,12 +122,5 @@ def _describe(error: BaseException) -> bytes:
         reason = ""
     except Exception as failure:  # its class defines how it is pickled, so anything may be raised
         itself = b""
-        reason = f"pickling it raised {type(failure).__name__}: {failure}"
-    return payload.dumps((itself, reason, _one_line(error), text))
-
-
-def _one_line(error: BaseException) -> str:
-    try:
-        return f"{type(error).__name__}: {error}"
-    except Exception:  # its __str__ is user code, too
-        return type(error).__name__
+        reason = f"pickling it raised {payload.one_line(failure)}"
+    return payload.dumps((itself, reason, payload.one_line(error), text))
