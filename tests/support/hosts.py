@@ -143,10 +143,17 @@ class Host(Program):
         launcher = [sys.executable, "-c", _REAPED] if reaped else []
         program = str(_HERE / "host_program.py")
         self.run([*launcher, sys.executable, program, json.dumps(pool), self.rendezvous.path])
-        pid = self.rendezvous.expect("host").pid
+        pid = self._wait_for_start()
         if reaped:
             self.spared.append(pid)
             self._handle = self._stack.enter_context(Handle(pid))
+
+    def _wait_for_start(self) -> int:
+        try:
+            return self.rendezvous.expect("host").pid
+        except AssertionError as error:
+            self.close()
+            raise AssertionError(f"the host did not start: {self.stderr}") from error
 
     def tell(self, do: str, **details: Any) -> None:
         assert self.process.stdin is not None

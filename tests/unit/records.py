@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import pickle
 from types import SimpleNamespace
 from typing import Any, cast
 
@@ -19,9 +20,9 @@ __all__ = ["new_state", "new_task", "new_worker"]
 _numbers = itertools.count(1)
 
 
-def new_task(state: TaskState = TaskState.WAITING) -> Task:
+def new_task(state: TaskState = TaskState.WAITING, **facts: Any) -> Task:
     future: SafeFuture[Any] = SafeFuture()
-    return Task(next(_numbers), future, (len, ("abc",), {}), b"", None, state=state)
+    return Task(next(_numbers), future, (len, ("abc",), {}), b"", None, state=state, **facts)
 
 
 def new_worker(state: WorkerState = WorkerState.STARTING, **facts: Any) -> Worker:
@@ -39,10 +40,23 @@ def new_state(
     max_workers: int = 4,
     max_tasks: int | None = None,
     grace: float = 0,
+    least: int = 0,
+    spare: int = 0,
     **facts: Any,
 ) -> PoolState:
     """Make a pool's tables with these workers and so many waiting tasks."""
-    settings = Settings(max_workers, max_tasks, grace, {}, b"", (), by_value=False)
+    settings = Settings(
+        max_workers=max_workers,
+        max_tasks_per_child=max_tasks,
+        min_workers=least,
+        spare_workers=spare,
+        idle_timeout=None,
+        grace=grace,
+        environment={},
+        initializer=b"",
+        inherited_fds=(),
+        dumps=pickle.dumps,
+    )
     state = PoolState(settings, **facts)
     for worker in workers:
         state.workers[worker.number] = worker

@@ -173,6 +173,7 @@ def test_send_after_close_reaches_nobody_who_was_given_the_number(channel: Chann
     number = channel.fileno()
     channel.send(Kind.RUN, 1, LARGE)
     channel.close()
+    assert not channel.has_outgoing
     ours, theirs = socket.socketpair()
     with ours, theirs:
         assert number in (ours.fileno(), theirs.fileno())

@@ -117,6 +117,38 @@ def test_pool_is_finished_when_nothing_waits_and_nobody_is_left(reason: str) -> 
     assert decide(new_state(), NOW) == []
 
 
+def test_idle_worker_whose_time_is_up_leaves_unless_it_is_one_of_the_least() -> None:
+    idle = [new_worker(IDLE, due=NOW), new_worker(IDLE)]
+    assert decide(new_state(*idle), NOW) == [Action(Do.RETIRE, idle[0])]
+    assert decide(new_state(*idle, least=1), NOW) == [Action(Do.RETIRE, idle[0])]
+    assert decide(new_state(*idle, least=2), NOW) == [Action(Do.KEEP, idle[0])]
+
+
+def test_idle_workers_whose_time_is_up_together_leave_no_fewer_than_the_least() -> None:
+    state = new_state(*(new_worker(IDLE, due=NOW) for _ in range(3)), least=2)
+    assert decided(state) == {Do.RETIRE: 1, Do.KEEP: 2}
+
+
+def test_idle_worker_whose_time_is_up_stays_until_its_results_are_delivered() -> None:
+    worker = new_worker(IDLE, due=NOW, undelivered=1)
+    assert decide(new_state(worker), NOW) == [Action(Do.KEEP, worker)]
+
+
+def test_idle_worker_whose_time_is_up_while_a_task_waits_is_given_it() -> None:
+    worker = new_worker(IDLE, due=NOW)
+    assert Action(Do.RETIRE, worker) not in decide(new_state(worker, waiting=1, max_workers=1), NOW)
+
+
+def test_least_and_spare_workers_are_started_before_they_are_needed_and_not_by_a_closing_pool() -> None:
+    assert decided(new_state(least=2)) == {Do.START: 2}
+    assert decided(new_state(new_worker(BUSY), new_worker(BUSY), spare=1, max_workers=2)) == {Do.START: 1}
+    assert decided(new_state(new_worker(BUSY), least=2, spare=1, closing=True)) == {}
+
+
+def test_spare_worker_is_given_nothing_while_the_others_work() -> None:
+    assert decide(new_state(new_worker(BUSY), new_worker(IDLE), waiting=1, max_workers=1, spare=1), NOW) == []
+
+
 def test_instant_of_the_kill_overrides_everything() -> None:
     state = new_state(new_worker(IDLE), new_worker(BUSY, due=NOW), waiting=3, kill_at=NOW, closing=True)
     assert decide(state, NOW) == [Action(Do.KILL_ALL)]
@@ -149,7 +181,7 @@ instants = st.sampled_from([NOW - 1, NOW, NOW + 1])
 @st.composite
 def workers(draw: st.DrawFn) -> Worker:
     state = draw(st.sampled_from(WorkerState))
-    due = draw(instants) if state in TIMED and draw(st.booleans()) else None
+    due = draw(instants) if state in (IDLE, *TIMED) and draw(st.booleans()) else None
     if state is STARTING:
         return new_worker(state)
     return new_worker(state, due=due, runs=draw(st.integers(0, 3)), undelivered=draw(st.integers(0, 1)))
@@ -167,6 +199,8 @@ def states(draw: st.DrawFn) -> PoolState:
         waiting=draw(st.integers(0, 6)),
         max_workers=max(1, room + draw(st.integers(0, 2))),
         max_tasks=draw(st.sampled_from([None, 1, 3])),
+        least=draw(st.integers(0, 1)),
+        spare=draw(st.integers(0, 2)),
         kill_at=draw(st.none() | instants),
         **facts,
     )
@@ -176,9 +210,12 @@ def states(draw: st.DrawFn) -> PoolState:
 def test_decision_never_asks_for_too_much(state: PoolState) -> None:
     done = decided(state)
     starting = sum(worker.state is STARTING for worker in state.workers.values())
-    assert state.occupying() + done[Do.START] <= state.settings.max_workers
+    settings = state.settings
+    standing_by = max(settings.spare_workers, state.least())
+    assert state.running() + done[Do.GIVE] <= settings.max_workers
     assert done[Do.GIVE] <= min(state.waiting_count, len(state.idle))
-    assert done[Do.START] == 0 or done[Do.GIVE] + starting + done[Do.START] <= state.waiting_count
+    assert state.occupying() + done[Do.START] <= settings.max_workers + settings.spare_workers or not done[Do.START]
+    assert done[Do.START] == 0 or done[Do.GIVE] + starting + done[Do.START] <= state.waiting_count + standing_by
 
 
 @given(states())

@@ -8,13 +8,14 @@ import pickle
 import threading
 from collections.abc import Callable, Iterator
 from multiprocessing.reduction import ForkingPickler
+from pickle import loads
 from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from safepool._worker.payload import dumps, dumps_by_value, is_plain, loads
+from safepool._worker.payload import dumps, dumps_by_value, is_plain
 
 pytestmark = pytest.mark.timeout(60)
 
@@ -52,7 +53,11 @@ def test_what_can_be_imported_travels_by_reference() -> None:
 
 
 @settings(max_examples=30)
-@given(st.recursive(st.none() | st.integers() | st.text() | st.binary() | st.floats(allow_nan=False), st.lists))
+@given(
+    st.recursive(
+        st.none() | st.integers() | st.text() | st.binary() | st.floats(allow_nan=False), st.lists, max_leaves=6
+    )
+)
 def test_value_comes_back_equal(value: object) -> None:
     assert loads(dumps(value)) == value
     assert loads(dumps_by_value(value)) == value
@@ -100,8 +105,7 @@ def test_dumps_by_value_takes_main_by_value_even_where_it_could_be_imported(monk
 def test_unpicklable_value_raises_what_pickling_it_raised_first() -> None:
     with pytest.raises(LookupError, match=r"^asked 1 times$") as caught:
         dumps(Refusing())
-    assert caught.value.__cause__ is None
-    assert caught.value.__suppress_context__
+    assert str(caught.value.__cause__) == "asked 2 times"  # what came of the second try, by value
 
 
 def test_unpicklable_part_of_a_closure_raises_the_error_of_the_closure() -> None:

@@ -1,8 +1,8 @@
-"""The ledger: a task waits in one place, is counted once and taken once."""
+"""The ledger: a task waits in one place, is counted once and taken once, in its turn."""
 
 from __future__ import annotations
 
-from collections import deque
+from operator import attrgetter
 
 import pytest
 from hypothesis import settings
@@ -26,8 +26,11 @@ from unit.records import new_state, new_task, new_worker
 pytestmark = pytest.mark.timeout(60)
 
 
+_priority = attrgetter("priority")
+
+
 class Ledger(RuleBasedStateMachine):
-    """The pool's tables beside a plain list of the tasks that should be waiting, in their order."""
+    """The pool's tables beside a plain list of the tasks that should be waiting, in the order of their turns."""
 
     tasks = Bundle("tasks")
     running = Bundle("running")
@@ -37,14 +40,15 @@ class Ledger(RuleBasedStateMachine):
     def begin(self, limit: int | None) -> None:
         self.state: PoolState = new_state(max_tasks=limit)
         self.limit = limit
-        self.expected: deque[Task] = deque()
+        self.expected: list[Task] = []
         self.ready: list[Worker] = []
 
-    @rule(target=tasks)
-    def enqueue(self) -> Task:
-        task = new_task()
+    @rule(target=tasks, priority=st.integers(-1, 1))
+    def enqueue(self, priority: int) -> Task:
+        task = new_task(priority=priority)
         self.state.enqueue(task)
         self.expected.append(task)
+        self.expected.sort(key=_priority)  # stable: first in, first out among equals
         return task
 
     @rule(target=running)
@@ -53,14 +57,15 @@ class Ledger(RuleBasedStateMachine):
         if not self.expected:
             assert task is None
             return multiple()  # type: ignore[return-value]  # nothing for the bundle
-        assert task is self.expected.popleft()
+        assert task is self.expected.pop(0)
         task.state = TaskState.RUNNING  # as whoever takes it does, before the lock is given back
         return task
 
     @rule(target=tasks, task=consumes(running))
     def put_back(self, task: Task) -> Task:
         self.state.put_back(task)
-        self.expected.appendleft(task)
+        self.expected.insert(0, task)
+        self.expected.sort(key=_priority)
         return task
 
     @rule(task=consumes(running))
@@ -80,9 +85,9 @@ class Ledger(RuleBasedStateMachine):
         at_work = sum(worker.state is WorkerState.BUSY for worker in self.state.workers.values())
         spared = self.state.settings.max_workers - at_work if spare else 0
         cancelled = self.state.cancel_waiting(spare=spare)
-        assert cancelled == list(self.expected)[spared:]
+        assert cancelled == self.expected[spared:]
         assert all(task.state is TaskState.SETTLED for task in cancelled)
-        self.expected = deque(list(self.expected)[:spared])
+        del self.expected[spared:]
 
     @precondition(lambda self: self.state.occupying() < self.state.settings.max_workers)
     @rule(target=workers, runs=st.integers(0, 3))
@@ -119,7 +124,7 @@ class Ledger(RuleBasedStateMachine):
     @invariant()
     def every_waiting_task_is_counted_once(self) -> None:
         waiting = [task for task in self.state.waiting if task.state is TaskState.WAITING]
-        assert waiting == list(self.expected)
+        assert waiting == self.expected
         assert self.state.waiting_count == len(waiting)
 
     def _is_fit(self, worker: Worker) -> bool:
@@ -156,7 +161,7 @@ def test_task_that_does_not_wait_cannot_be_discarded(where: TaskState) -> None:
 def test_recount_makes_the_tables_agree_again() -> None:
     idle, busy = new_worker(WorkerState.IDLE), new_worker(WorkerState.BUSY)
     state = new_state(idle, busy, waiting=3)
-    state.discard_waiting(state.waiting[1])
+    state.discard_waiting(list(state.waiting)[1])
     state.waiting_count, state.idle = 77, [busy]
     state.recount()
     assert (state.waiting_count, state.idle) == (2, [idle])

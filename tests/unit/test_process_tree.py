@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from safepool._os import process_tree
+from safepool._os import process_exit, process_tree
 from safepool._os.process_table import ProcessRow, read_row
 from safepool._os.process_tree import Leader, TreeEnding
 from support.handles import Handle, gone
@@ -195,12 +195,22 @@ def test_number_that_changes_hands_before_it_is_held_is_let_go(brood: Brood, mon
     tree = Tree(brood, "leave('session', os.setsid); say('leader'); stay()")
     handles = brood.hold("leader", "session")
     stranger = handles.pop("session")
+    opened = []
+    open_pidfd = process_exit.open_pidfd
 
-    def read_later(pid: int) -> ProcessRow | None:
+    def open_noted(pid: int) -> int | None:
+        opened.append(pid)
+        return open_pidfd(pid)
+
+    def read_after_opening(pid: int) -> ProcessRow | None:
         row = read_row(pid)
-        return row._replace(start=row.start + 1) if row is not None and pid == stranger.pid else row
+        if row is None or pid != stranger.pid or pid not in opened:
+            return row
+        opened.clear()
+        return row._replace(start=row.start + 1)
 
-    monkeypatch.setattr(process_tree, "read_row", read_later)
+    monkeypatch.setattr(process_exit, "open_pidfd", open_noted)
+    monkeypatch.setattr(process_tree, "read_row", read_after_opening)
     ending = tree.end()
     gone(handles)
     assert stranger.alive()
