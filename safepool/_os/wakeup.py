@@ -16,9 +16,10 @@ class Wakeup:
     """A descriptor that becomes readable when ``set`` is called, until ``clear`` is."""
 
     def __init__(self) -> None:
-        self.fd = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
+        self.fd = -1
         self._lock = threading.RLock()  # re-entrant, since a signal handler or a collection may strike inside ``set``
         self._owner = os.getpid()  # a forked child may have been born with the lock taken, and wakes nobody
+        self.fd = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
 
     def set(self) -> None:
         """Wake the waiting thread, now or at its next wait. Does nothing once closed, or in a forked child."""

@@ -171,8 +171,8 @@ class SafeProcessPoolExecutor(MappingExecutor):
         Ctrl-C while this waits ends the pool as ``kill`` does, and raises KeyboardInterrupt.
         """
         limit = check_seconds("timeout", timeout, allow_zero=True)
-        self._finalizer.detach()
         self._pool.close(cancel=cancel_futures, kill=kill, timeout=limit, reason="shutdown")
+        self._finalizer.detach()
         if wait:
             self._join()
 

@@ -5,11 +5,14 @@ Holds no reference to its executor, which may therefore be collected while its w
 
 from __future__ import annotations
 
+import itertools
 import os
 import sys
 import threading
 import time
+from collections import deque
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from safepool._os.wakeup import Wakeup
@@ -19,9 +22,9 @@ from safepool._pool.future import SafeFuture
 from safepool._pool.handle import WorkerHandle
 from safepool._pool.state import PoolState, Settings
 from safepool._pool.supervisor import Supervisor
-from safepool._pool.task import Task, TaskState
+from safepool._pool.task import Task
 from safepool._pool.terms import Terms
-from safepool._pool.worker import Worker, WorkerState
+from safepool._pool.worker import WorkerState
 from safepool._worker.launch import Preparation
 
 __all__ = ["Pool"]
@@ -32,120 +35,89 @@ _open_pools: set[Pool] = set()
 
 
 class Pool:
-    """Queue, workers and supervisor of one executor."""
+    """Queue, workers and supervisor of one executor.
+
+    Whatever a caller wants is put into the inbox, one atomic ``append``, and done by the supervisor, which alone
+    changes the tables. So Ctrl-C may strike a caller anywhere, and a signal handler may use the pool that it
+    interrupts: there is no half-done change, and no lock to meet oneself at. The price is one hand-over between
+    threads for each task.
+    """
 
     def __init__(self, settings: Settings, preparation: Preparation) -> None:
         self._state = PoolState(settings)
-        self._lock = threading.Lock()
+        self._inbox: deque[Callable[[], None]] = deque()
+        self._lock = threading.RLock()
         self._wakeup = Wakeup()
         self._delivery = Delivery("safepool-delivery")
         self._callbacks = Delivery("safepool-callbacks")
-        self._supervisor = Supervisor(self._state, self._lock, self._wakeup, self._delivery, preparation)
+        self._supervisor = Supervisor(self._state, self._inbox, self._lock, self._wakeup, self._delivery, preparation)
         self._thread: threading.Thread | None = None
+        self._only_one = threading.Lock()  # taken by the first supervisor thread, for good
         self._owner = os.getpid()
-        self._count = 0
+        self._numbers = itertools.count(1)
+        self._is_closing = False
 
     def submit(
         self, fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], terms: Terms
     ) -> SafeFuture[Any]:
         """Take a call; return its future. A call that cannot be pickled fails its future, not this method."""
         self._check_owner()
+        self._check_open()
         future: SafeFuture[Any] = SafeFuture()
-        task = Task(0, future, (fn, args, kwargs), b"", terms.timeout, terms.priority, terms.retries)
+        number = next(self._numbers)
+        task = Task(number, future, (fn, args, kwargs), b"", terms.timeout, terms.priority, terms.retries)
         try:
             task.payload = self._state.settings.dumps(task.call)
         except Exception as error:
             task.unfit = error
-        worker = None
-        wake = True
-        try:
-            with self._lock:
-                self._check_open()
-                task.number = self._count = self._count + 1
-                try:
-                    worker, wake = self._place(task)
-                except BaseException:  # Ctrl-C in the middle, or no thread to be had: nobody gets this future
-                    if task.state is TaskState.WAITING:
-                        task.state = TaskState.SETTLED
-                    self._state.recount()
-                    raise
-            if worker is not None and not worker.channel.flush():
-                wake = True
-        finally:
-            if wake:
-                self._wakeup.set()
+        future._pool, future._task = self, task
+        self._ensure_thread()
+        self._tell(partial(self._supervisor.take_in, task))
+        if self._supervisor.is_finished:
+            self._refuse_late(task)
         return future
-
-    def _place(self, task: Task) -> tuple[Worker | None, bool]:
-        """Give the task to an idle worker, else queue it; return the worker, and whether to wake the supervisor."""
-        task.future._pool, task.future._task = self, task
-        worker = None if self._state.waiting_count or task.unfit else self._state.take_idle()
-        if worker is None:
-            self._state.enqueue(task)
-            self._ensure_thread()
-            return None, bool(self._state.idle) or self._state.to_start() > 0
-        task.future.set_running_or_notify_cancel()
-        self._supervisor.assign(worker, task)
-        return worker, self._supervisor.must_wake_for(worker.due)
 
     def close(self, *, cancel: bool = False, kill: bool = False, timeout: float | None = None, reason: str) -> None:
         """Take no more calls; finish, cancel or end what there is. In a forked child there is nothing of it."""
         if self._owner != os.getpid():
             return
-        cancelled: list[Task] = []
-        with self._lock:
-            self._state.closing = True
-            if kill or timeout is not None:
-                self._state.kill_reason = self._state.kill_reason or reason
-                instant = time.monotonic() + (0.0 if kill else timeout or 0.0)
-                self._state.kill_at = min(self._state.kill_at or instant, instant)
-            if cancel:
-                cancelled = self._state.cancel_waiting(spare=not kill)
-        for task in cancelled:
-            outcomes.cancel(task, reason)
-        if self._thread is None:  # it was never needed, so nobody else will
+        self._is_closing = True
+        kill_at = None
+        if kill or timeout is not None:
+            kill_at = time.monotonic() + (0.0 if kill else timeout or 0.0)
+        if self._thread is None:  # it was never needed
             self._wakeup.close()
-        self._wakeup.set()
+        else:
+            self._tell(partial(self._supervisor.close, cancel=cancel or kill, kill_at=kill_at, reason=reason))
 
     def abandon(self) -> None:
-        """Take note that nobody can submit any more. Safe to call from a garbage collection anywhere: no lock."""
+        """Take note that nobody can submit any more. Safe to call from a garbage collection anywhere."""
         self._state.abandoned = True
         self._wakeup.set()
 
     def join(self) -> None:
         """Wait until the pool is closed, its work done and its workers gone."""
-        thread = self._thread
-        if thread is not None and thread is not threading.current_thread() and self._owner == os.getpid():
+        if self._owner != os.getpid():
+            return
+        while (thread := self._thread) is not None and thread is not threading.current_thread():
             thread.join()
-            self._delivery.join()
-            self._callbacks.join()
+            if thread is self._thread:  # else it was one that found another at work
+                break
+        self._delivery.join()
+        self._callbacks.join()
 
     def kill_task(self, task: Task, reason: str) -> bool:
-        """End a running task; return False if it is not running any more."""
-        if self._owner != os.getpid():
+        """Have a running task ended; return False if it is over already."""
+        if self._owner != os.getpid() or task.future.done():
             return False
-        with self._lock:
-            if task.state is not TaskState.RUNNING and not self._state.discard_waiting(task):
-                return False
-            was_put_back = task.state is TaskState.SETTLED
-            if not was_put_back:
-                self._supervisor.request_kill(task, reason)
-        if was_put_back:  # it had been sent to a worker that died before it began: nothing is to be ended
-            outcomes.cancel(task, reason)
-        self._wakeup.set()
+        self._tell(partial(self._supervisor.kill, task, reason))
         return True
 
     def forget_cancelled(self, task: Task) -> None:
-        """Take a cancelled task out of the queue and wake whoever waits for its future."""
-        if self._owner != os.getpid():
-            return
-        with self._lock:
-            was_waiting = self._state.discard_waiting(task)
-        if was_waiting:
-            task.future._task = None
-            task.release()  # here, not under the lock when the queue gets to it: finalizers are user code
-            task.future.set_running_or_notify_cancel()
-            self._wakeup.set()  # the pool may have been waiting for it to close
+        """Have a cancelled task taken out of the queue, and whoever waits for its future woken."""
+        if self._owner == os.getpid():
+            task.release()  # here, not when the queue gets to it: finalizers are user code
+            self._tell(partial(self._supervisor.forget, task))
 
     def runs_no_callbacks(self, thread: int) -> bool:
         """Return True for the threads whose work a callback must not hold up: supervision, and unpickling."""
@@ -160,8 +132,7 @@ class Pool:
         if self._thread is None or self._owner != os.getpid():
             return {}
         with self._lock:
-            if not self._state.breaking:
-                self._supervisor.staff.started.wait_for(lambda: not self._state.to_start(), _START_LIMIT)
+            self._supervisor.staff.news.wait_for(lambda: not self._inbox and not self._state.to_start(), _START_LIMIT)
             workers = [worker for worker in self._state.workers.values() if worker.state is not WorkerState.ENDING]
         return {worker.contained.pid: WorkerHandle(worker.contained, worker.number) for worker in workers}
 
@@ -175,6 +146,18 @@ class Pool:
         """The supervisor's thread, once there is one."""
         return self._thread
 
+    def _tell(self, wish: Callable[[], None]) -> None:
+        try:
+            self._inbox.append(wish)
+        finally:
+            self._wakeup.set()
+
+    def _refuse_late(self, task: Task) -> None:
+        """A shutdown was quicker than this call of ``submit``: nobody reads the inbox any more."""
+        if not task.future.done():
+            self._inbox.clear()
+            raise RuntimeError("cannot schedule new futures after shutdown")
+
     def _check_owner(self) -> None:
         if self._owner != os.getpid():
             raise RuntimeError(
@@ -184,19 +167,22 @@ class Pool:
     def _check_open(self) -> None:
         if self._state.broken is not None:
             raise outcomes.copy_of(self._state.broken)
-        if self._state.closing:
+        if self._is_closing:
             raise RuntimeError("cannot schedule new futures after shutdown")
         if sys.is_finalizing() or _exiting:
             raise RuntimeError("cannot schedule new futures after interpreter shutdown")
 
     def _ensure_thread(self) -> None:
-        if self._thread is None:
-            thread = threading.Thread(target=self._run, name="safepool-supervisor", daemon=True)
-            thread.start()  # raises where the system has no room for it; it does nothing before we let go of the lock
-            self._thread = thread
-            _open_pools.add(self)
+        """Have a supervisor. Several callers may start one at a time, and Ctrl-C leave one half-started: see below."""
+        if self._thread is None or self._thread.ident is None:
+            self._thread = threading.Thread(target=self._run, name="safepool-supervisor", daemon=True)
+            self._thread.start()
 
     def _run(self) -> None:
+        if not self._only_one.acquire(blocking=False):
+            return  # another thread that was started for this pool is at work
+        self._thread = threading.current_thread()
+        _open_pools.add(self)
         try:
             self._supervisor.run()
         finally:

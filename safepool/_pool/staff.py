@@ -40,7 +40,7 @@ class Staff:
     def __init__(
         self,
         state: PoolState,
-        lock: threading.Lock,
+        lock: threading.RLock,
         wakeup: Wakeup,
         delivery: Delivery,
         preparation: Preparation,
@@ -51,7 +51,7 @@ class Staff:
         self._delivery = delivery
         self._preparation = preparation
         self._count = 0
-        self.started = threading.Condition(lock)  # notified after each start of a worker
+        self.news = threading.Condition(lock)  # notified when a worker was started, and at each turn
 
     def start(self) -> Worker | None:
         """Start one more worker; return None if that failed, which is then already seen to."""
@@ -68,7 +68,7 @@ class Staff:
         worker.channel.send(Kind.INITIALIZE, 0, self._state.settings.initializer)
         with self._lock:
             self._state.workers[worker.number] = worker
-            self.started.notify_all()
+            self.news.notify_all()
         return worker
 
     def on_ready(self) -> None:

@@ -116,11 +116,6 @@ class PoolState:
         if worker in self.idle:
             self.idle.remove(worker)
 
-    def recount(self) -> None:
-        """Make the tables agree with each other again, after an interrupt in the middle of a change."""
-        self.waiting_count = sum(task.state is TaskState.WAITING for task in self.waiting)
-        self.idle = [worker for worker in self.workers.values() if worker.state is WorkerState.IDLE]
-
     def to_start(self) -> int:
         """Return how many more workers the waiting tasks call for."""
         return 0 if self.breaking else max(0, self._wanted() - self.occupying())
@@ -142,4 +137,8 @@ class PoolState:
 
     def occupying(self) -> int:
         """Return how many workers there are, less those that are on their way out."""
-        return sum(worker.state in OCCUPYING for worker in self.workers.values())
+        leaving = sum(worker.state is WorkerState.LEAVING for worker in self.workers.values())
+        # Those that are slow to leave do not hold up their successors, but there must be an end to that, too.
+        return sum(worker.state in OCCUPYING for worker in self.workers.values()) + max(
+            0, leaving - self.settings.max_workers
+        )

@@ -24,6 +24,7 @@ import selectors
 import signal
 import threading
 import time
+from collections import deque
 from collections.abc import Callable
 from concurrent.futures.process import BrokenProcessPool
 from functools import partial
@@ -52,6 +53,7 @@ _DUMP_LIMIT = 0.1  # seconds for the stacks; they take about 1 ms
 _DUMP_PAUSE = 0.005  # seconds without news after which the stacks are taken to be complete
 _LEAVE_LIMIT = 5.0  # seconds for exit handlers after the word to leave
 _START_GRACE = 1.0  # seconds for a worker to begin with a task it has been sent; more than any scheduler's delay
+_MOST_PUT_BACKS = 3  # a task that never seems to begin may be hiding that it does
 _OVERSLEEP = 1.0  # seconds; more than this late, and the host was stopped or suspended rather than busy
 _DYING = 0.02  # seconds between the end of a dying process's channel and its death; microseconds as a rule
 
@@ -62,62 +64,78 @@ class Supervisor:
     def __init__(
         self,
         state: PoolState,
-        lock: threading.Lock,
+        inbox: deque[Callable[[], None]],
+        lock: threading.RLock,
         wakeup: Wakeup,
         delivery: Delivery,
         preparation: Preparation,
     ) -> None:
         self._state = state
+        self._inbox = inbox
         self._lock = lock
         self._wakeup = wakeup
         self._delivery = delivery
         self.staff = Staff(state, lock, wakeup, delivery, preparation)
         self._watch = Watch(wakeup.fd, self._on_wakeup)
-        self._planned: float | None = None
         self._cpu_time = 0.0  # of this process, when the wait began
-        self._finished = False
+        self.is_finished = False
 
-    # --- called by other threads, with the pool's lock held ---
+    # --- what callers wish, read from the inbox ---
 
-    def assign(self, worker: Worker, task: Task) -> None:
-        """Make this the worker's task, and queue it for sending; the caller then flushes the channel.
+    def take_in(self, task: Task) -> None:
+        """A call was submitted."""
+        with self._lock:
+            if self._state.broken is None:
+                self._state.enqueue(task)
+                return
+            broken = self._state.broken
+        if outcomes.begin(task):
+            self._fail(task, lambda _task: outcomes.copy_of(broken))
 
-        Ctrl-C may strike a submitting main thread at any call. There is none between the stores that make the worker
-        busy, and a worker that is busy with something unsent is seen to at the supervisor's next turn.
-        """
-        now = time.monotonic()
-        due = None if task.timeout is None else now + task.timeout
-        future = task.future
-        pid = worker.contained.pid
-        task.state, task.attempts = TaskState.RUNNING, task.attempts + 1
-        future._worker, future.pid = worker, pid
-        worker.handed, worker.lost, worker.due, worker.runs = now, 0.0, due, worker.runs + 1
-        worker.task, worker.unsent, worker.state = task, True, WorkerState.BUSY
-        self.queue_unsent(worker)
+    def forget(self, task: Task) -> None:
+        """A future was cancelled; if its task has been given to nobody, its waiters are to be woken."""
+        with self._lock:
+            was_waiting = self._state.discard_waiting(task)
+        if was_waiting:
+            task.future._task = None
+            task.future.set_running_or_notify_cancel()
 
-    def queue_unsent(self, worker: Worker) -> None:
-        """Queue what was assigned and not queued yet."""
-        if worker.unsent and worker.task is not None:
-            worker.channel.queue(Kind.RUN, worker.task.number, worker.task.payload)
-            worker.unsent = False
-
-    def must_wake_for(self, instant: float | None) -> bool:
-        """Return True if the supervisor sleeps past this instant."""
-        return instant is not None and (self._planned is None or instant < self._planned)
-
-    def request_kill(self, task: Task, reason: str) -> None:
-        """Have the worker that runs this task ended."""
-        for worker in self._state.workers.values():
-            if worker.task is task:
+    def kill(self, task: Task, reason: str) -> None:
+        """A task is to be ended, if it still runs."""
+        with self._lock:
+            was_waiting = self._state.discard_waiting(task)  # to be run once more
+            workers = [worker for worker in self._state.workers.values() if worker.task is task]
+            for worker in workers:
                 worker.is_unwanted = True
                 worker.verdict = worker.verdict or partial(outcomes.killed, reason)
+        if was_waiting:
+            self._delivery.put(partial(outcomes.cancel, task, reason))
+        for worker in workers:
+            if worker.state is WorkerState.BUSY:
+                self._end(worker)
+
+    def close(self, *, cancel: bool, kill_at: float | None, reason: str) -> None:
+        """The pool is to be shut down."""
+        with self._lock:
+            self._state.closing = True
+            if kill_at is not None:
+                self._state.kill_reason = self._state.kill_reason or reason
+                self._state.kill_at = min(self._state.kill_at or kill_at, kill_at)
+            is_kill = kill_at is not None and cancel
+            cancelled = self._state.cancel_waiting(spare=not is_kill) if cancel else []
+        for task in cancelled:
+            self._delivery.put(partial(outcomes.cancel, task, reason))
+
+    def _read_inbox(self) -> None:
+        while self._inbox:
+            self._inbox.popleft()()
 
     # --- the thread ---
 
     def run(self) -> None:
         """Supervise until the pool is closed and nothing is left."""
         try:
-            while not self._finished:
+            while not self.is_finished:
                 self._turn()
         except BaseException as error:  # a defect of ours: nobody may wait for ever because of it
             _log.critical("the supervisor of a pool failed", exc_info=True)
@@ -126,17 +144,18 @@ class Supervisor:
             self._watch.close()
 
     def _turn(self) -> None:
+        self._read_inbox()
         self._advance_endings()
         now = time.monotonic()
         with self._lock:
             actions = decide(self._state, now)
         for action in actions:
             self._act(action)
-        if self._finished:
+        if self.is_finished:
             return
         with self._lock:
-            self._planned = next_instant(self._state)
-        planned = self._planned
+            planned = next_instant(self._state)
+            self.staff.news.notify_all()
         wait = None if planned is None else max(0.0, planned - time.monotonic())
         if actions:
             wait = 0.0  # what was done may call for more
@@ -181,9 +200,18 @@ class Supervisor:
             if task is None:
                 self._state.idle.append(worker)
                 return
-            self.assign(worker, task)
-        if not worker.channel.flush():
+            self._assign(worker, task)
+        if not worker.channel.send(Kind.RUN, task.number, task.payload):
             self._watch_channel(worker)
+
+    def _assign(self, worker: Worker, task: Task) -> None:
+        """Make this the worker's task."""
+        now = time.monotonic()
+        task.state, task.attempts = TaskState.RUNNING, task.attempts + 1
+        task.future._worker, task.future.pid = worker, worker.contained.pid
+        worker.task, worker.handed, worker.lost = task, now, 0.0
+        worker.runs += 1
+        worker.move(WorkerState.BUSY, None if task.timeout is None else now + task.timeout)
 
     def _next_task(self) -> Task | None:
         """Take the next task that can be run; those that cannot are settled on the way."""
@@ -217,30 +245,25 @@ class Supervisor:
             self._end(worker)
 
     def _finish(self) -> None:
-        self._finished = True
+        """Whoever submits looks at ``is_finished`` after its ``append``: one of the two sees the other."""
+        self.is_finished = True
+        if self._inbox:
+            self.is_finished = False
 
     # --- actions on one worker ---
 
     def _condemn(self, worker: Worker) -> None:
         """Past the deadline. From here on the outcome is fixed, whatever the task still manages to do."""
-        task = worker.task
         self._read(worker)  # a result that is already here wins
-        now = time.monotonic()
-        with self._lock:
-            # After its result the worker may have been given another task, by a thread that submits.
-            if worker.task is not task or worker.state is not WorkerState.BUSY:
-                return
-            was_killed = worker.verdict is not None
-            if not was_killed:
-                worker.due = _deadline(worker)
-                if worker.due > now:
-                    return
-                worker.verdict = outcomes.timed_out
-                worker.dump_limit = now + _DUMP_LIMIT
-                worker.move(WorkerState.DUMPING, worker.dump_limit)
-        if was_killed:
-            self._end(worker)
+        if worker.state is not WorkerState.BUSY:
             return
+        now = time.monotonic()
+        worker.due = _deadline(worker)
+        if worker.due > now:
+            return
+        worker.verdict = outcomes.timed_out
+        worker.dump_limit = now + _DUMP_LIMIT
+        worker.move(WorkerState.DUMPING, worker.dump_limit)
         if worker.contained.request_stack(STACK_SIGNAL):
             self._watch.add(worker, worker.contained.stack_fd, partial(self._on_stack, worker))
         else:
@@ -276,7 +299,7 @@ class Supervisor:
     def _retire(self, worker: Worker) -> None:
         with self._lock:
             if worker.state not in (WorkerState.IDLE, WorkerState.STARTING):
-                return  # a submitting thread was quicker
+                return
             worker.move(WorkerState.LEAVING, time.monotonic() + _LEAVE_LIMIT)
             self._state.drop_idle(worker)
         worker.channel.send(Kind.QUIT, 0)
@@ -285,15 +308,6 @@ class Supervisor:
 
     def _on_wakeup(self, _mask: int) -> None:
         self._wakeup.clear()
-        with self._lock:
-            workers = list(self._state.workers.values())
-            for worker in workers:
-                self.queue_unsent(worker)
-        for worker in workers:
-            if worker.state is WorkerState.BUSY and worker.verdict is not None:
-                self._end(worker)
-            elif worker.channel.has_outgoing:
-                self._watch_channel(worker)
 
     def _on_channel(self, worker: Worker, mask: int) -> None:
         if worker.state is WorkerState.ENDING:
@@ -383,12 +397,7 @@ class Supervisor:
                 self._state.idle.append(worker)
 
     def _on_outcome(self, worker: Worker, task: Task, frame: Frame) -> None:
-        """The task has come to its end by itself.
-
-        1. A result is read. 2. Another thread kills the task, and is told that it will be ended. 3. The result
-        would be delivered, and the verdict stay with a worker that has the next task already. Hence the look at the
-        verdict, under the lock that ``kill`` takes. (``test_kill_beside_a_result_harms_no_other_task``)
-        """
+        """The task has come to its end by itself."""
         with self._lock:
             if worker.verdict is not None:
                 return
@@ -470,7 +479,7 @@ class Supervisor:
             if begun is None and broken is not None:
                 verdict = partial(outcomes.never_run, broken)
             self._fail(task, lambda task: verdict(task, obituary))
-        if worker.failed_boot and not self._state.closing:
+        if worker.failed_boot and not worker.is_unwanted:
             self.staff.on_failed_boot(worker, obituary)
 
     def _runs_once_more(self, worker: Worker, task: Task) -> bool:
@@ -478,8 +487,10 @@ class Supervisor:
         if worker.is_unwanted or self._state.kill_reason is not None:
             return False
         if worker.begun_at() is None and worker.verdict is None:  # sent, but never begun: the death is not its fault
-            task.attempts -= 1
-            return True
+            task.put_backs += 1
+            if task.put_backs <= _MOST_PUT_BACKS:
+                task.attempts -= 1
+                return True
         return task.attempts <= task.retries
 
     def _give_up(self, error: BaseException) -> None:

@@ -53,6 +53,7 @@ class Task:
     priority: int = 0  # the lowest goes first
     retries: int = 0  # how often it may be run again after its worker died or its time was up
     attempts: int = 0  # how often it has begun
+    put_backs: int = 0  # how often it was taken back from a worker that died before it began
     unfit: BaseException | None = None  # why it cannot be sent; it fails when its turn comes
     state: TaskState = field(default=TaskState.WAITING)
 

@@ -73,7 +73,6 @@ class Worker:
     oom_kills: int | None
     state: WorkerState = WorkerState.STARTING
     task: Task | None = None
-    unsent: bool = False  # its task has been assigned, but not queued on the channel
     handed: float = 0.0  # when the last bytes of the task were sent
     lost: float = 0.0  # seconds that the host was stopped or suspended meanwhile: they do not count
     due: float | None = None  # when something must happen if nothing else does: deadline, end of a grace

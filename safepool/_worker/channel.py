@@ -1,15 +1,12 @@
 """The host's end of one worker's socket pair; never blocks.
 
-Written by whichever thread gave the worker its task, and by the supervisor, which sends what did not fit. The lock
-is held while as much is sent as fits; it also keeps the descriptor from being closed under a sender, whose bytes would
-go to whoever is given the number next.
+Used by the supervisor's thread alone, and therefore without a lock.
 """
 
 from __future__ import annotations
 
 import enum
 import socket
-import threading
 from collections import deque
 
 from safepool._worker.framing import ForeignBytesError, Frame, FrameReader, Kind, header
@@ -38,7 +35,6 @@ class Channel:
         self._socket = ours
         self._reader = FrameReader()
         self._outgoing: deque[memoryview] = deque()
-        self._lock = threading.Lock()
 
     def fileno(self) -> int:
         """Return the descriptor, for a selector."""
@@ -51,21 +47,29 @@ class Channel:
 
     def send(self, kind: Kind, task: int, content: bytes | memoryview = b"") -> bool:
         """Send a frame, as far as it fits; return True if all of it went."""
-        self.queue(kind, task, content)
-        return self.flush()
-
-    def queue(self, kind: Kind, task: int, content: bytes | memoryview) -> None:
-        """Have a frame sent by the next ``flush``."""
         head = header(kind, task, len(content))
         if len(content) <= _JOINED_SIZE:
             self._outgoing.append(memoryview(head + content))
         else:
             self._outgoing.extend((memoryview(head), memoryview(content)))
+        return self.flush()
 
     def flush(self) -> bool:
         """Send what is left, as far as it fits; return True if nothing is."""
-        with self._lock:
-            return self._flush()
+        while self._outgoing:
+            piece = self._outgoing[0]
+            try:
+                sent = self._socket.send(piece)
+            except BlockingIOError:
+                return False
+            except OSError:  # the worker is dead or has closed its end: its pidfd will say so
+                self._outgoing.clear()
+                return True
+            if sent == len(piece):
+                self._outgoing.popleft()
+            else:
+                self._outgoing[0] = piece[sent:]
+        return True
 
     def receive(self) -> tuple[list[Frame], Inflow]:
         """Return the frames that have come in, and what can be expected of the channel.
@@ -95,9 +99,8 @@ class Channel:
 
     def close(self) -> None:
         """Close our end; what was still to be sent is dropped."""
-        with self._lock:
-            self._outgoing.clear()
-            self._socket.close()
+        self._outgoing.clear()
+        self._socket.close()
 
     def _feed(self, piece: bytes, earlier: list[Frame]) -> list[Frame]:
         try:
@@ -114,19 +117,3 @@ class Channel:
             return None
         except OSError:  # reset: the other end died with our bytes unread
             return b""
-
-    def _flush(self) -> bool:
-        while self._outgoing:
-            piece = self._outgoing[0]
-            try:
-                sent = self._socket.send(piece)
-            except BlockingIOError:
-                return False
-            except OSError:  # the worker is dead or has closed its end: its pidfd will say so
-                self._outgoing.clear()
-                return True
-            if sent == len(piece):
-                self._outgoing.popleft()
-            else:
-                self._outgoing[0] = piece[sent:]
-        return True

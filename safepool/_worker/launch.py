@@ -10,6 +10,7 @@ import contextlib
 import io
 import os
 import sys
+import threading
 from collections.abc import Iterator, Mapping, Sequence
 from multiprocessing import context, get_start_method, popen_spawn_posix, resource_tracker, set_start_method, spawn
 from multiprocessing.process import ORIGINAL_DIR, BaseProcess  # type: ignore[attr-defined]  # typeshed omits it
@@ -28,6 +29,9 @@ _STUB = (
     "import sys; sys.path[:] = [*filter(None, sys.path), {root!r}]; from safepool._worker.boot import main; "
     "main({lifeline}, {switch}, {program}, {tracker})"
 )
+
+
+_start_method = threading.RLock()
 
 
 class SpawnWindow:
@@ -60,12 +64,13 @@ class Preparation:
 
     def __init__(self) -> None:
         spawn._check_not_importing_main()  # type: ignore[attr-defined]  # the error for unguarded scripts
-        chosen = get_start_method(allow_none=True)
-        try:
-            self._facts: dict[str, Any] = spawn.get_preparation_data("")
-        finally:
-            if chosen is None:  # the call above fixes the program's start method, which is not ours to do
-                set_start_method(None, force=True)
+        with _start_method:
+            chosen = get_start_method(allow_none=True)
+            try:
+                self._facts: dict[str, Any] = spawn.get_preparation_data("")
+            finally:
+                if chosen is None:  # the call above fixes the program's start method, which is not ours to do
+                    set_start_method(None, force=True)
         self._facts["start_method"] = "spawn"  # never "loky": children of the child would not know it
         self.imports_main = may_be_imported(self._facts)
         if not self.imports_main:

@@ -16,6 +16,7 @@ import traceback
 from multiprocessing.context import SpawnProcess
 from types import FrameType
 
+from safepool._os.lifeline import close_in_forked_children
 from safepool._worker import payload
 from safepool._worker.framing import Frame, FrameReader, Kind, header
 from safepool._worker.record import StartRecord
@@ -39,6 +40,7 @@ class WorkerProcess(SpawnProcess):
     def run(self) -> None:
         """Serve until the host says to leave."""
         os.set_inheritable(self._channel_fd, False)
+        close_in_forked_children(self._channel_fd)  # what a forked child writes there would pass for ours
         with socket.socket(fileno=self._channel_fd) as channel:
             record = StartRecord(self._record_fd)
             record.close()
