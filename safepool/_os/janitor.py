@@ -70,15 +70,14 @@ class Janitor:
 
     def _is_alive(self) -> bool:
         try:
-            said = os.read(self._life_fd, 1)
+            while os.read(self._life_fd, 16):  # it says that it is up; what follows may already be its end
+                self._reap_starter()
+                self._delay = self._start_at = 0.0
         except BlockingIOError:
             return True
         except OSError:
-            return False
-        self._reap_starter()
-        if said:
-            self._delay = self._start_at = 0.0
-        return bool(said)
+            pass
+        return False
 
     def _start(self) -> None:
         ours, theirs = socket.socketpair()

@@ -11,6 +11,7 @@ It sleeps until the host dies, seen by whichever comes first:
 
 from __future__ import annotations
 
+import contextlib
 import os
 import select
 import signal
@@ -30,9 +31,11 @@ def main(host: int, host_start: int, marker: str, register_fd: int, life_fd: int
     for signum in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT):
         signal.signal(signum, signal.SIG_IGN)
     os.chdir("/")
-    os.write(life_fd, b"r")  # our starter is gone, or as good as: it can be reaped
+    with contextlib.suppress(OSError):  # unless the host is gone already
+        os.write(life_fd, b"r")  # our starter is gone, or as good as: it can be reaped
     _wait_for_end_of(host, host_start, life_fd)
-    TreeEnding(read_leaders(register_fd), f"{marker}_".encode(), _signal_group).run()
+    # Whoever escaped may be older than every tree that is still on the register, but not than the host.
+    TreeEnding(read_leaders(register_fd), f"{marker}_".encode(), _signal_group, since=host_start).run()
     os._exit(0)
 
 

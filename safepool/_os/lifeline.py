@@ -74,8 +74,9 @@ class ArmedPipe:
         """Close the write end in this process."""
         write, self.write_fd = self.write_fd, -1
         if write >= 0:
-            _write_ends.discard(write)
-            os.close(write)
+            with _guard:  # a child that is forked in between would keep its copy
+                _write_ends.discard(write)
+                os.close(write)
 
     def close_read(self) -> None:
         """Close the read end in this process."""

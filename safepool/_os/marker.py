@@ -13,9 +13,11 @@ from __future__ import annotations
 import itertools
 import os
 import secrets
+import threading
 
 __all__ = ["host_marker", "next_worker_marker"]
 
+_lock = threading.RLock()
 _token = ""
 _numbers = itertools.count(1)
 
@@ -23,9 +25,10 @@ _numbers = itertools.count(1)
 def host_marker() -> str:
     """Return the prefix that the markers of all workers of this process share; a forked child gets its own."""
     global _token
-    if not _token:
-        _token = f"SAFEPOOL_{secrets.token_hex(16)}"
-    return _token
+    with _lock:
+        if not _token:
+            _token = f"SAFEPOOL_{secrets.token_hex(16)}"
+        return _token
 
 
 def next_worker_marker() -> str:
@@ -34,7 +37,8 @@ def next_worker_marker() -> str:
 
 
 def _forget_in_child() -> None:
-    global _token, _numbers
+    global _lock, _token, _numbers
+    _lock = threading.RLock()
     _token = ""
     _numbers = itertools.count(1)
 

@@ -1,6 +1,7 @@
 """What processes are there, and how are they related? Read from /proc, one file per process.
 
-Never signals. An unreadable or vanished process is simply not there: callers decide what that means.
+Never signals. A process that has vanished, or may not be read, is simply not there. Want of descriptors is an OSError:
+it must not be taken for the absence of processes.
 
 Facts (proc_pid_stat(5)): the command name stands in parentheses and may itself contain parentheses and blanks, so
 fields are counted from the *last* one; the start time is in clock ticks since boot and, with the pid, names a
@@ -15,6 +16,7 @@ from typing import NamedTuple
 
 __all__ = ["ProcessRow", "command_of", "environment_of", "list_rows", "read_row"]
 
+_ABSENT = (FileNotFoundError, ProcessLookupError, PermissionError)
 _STAT_SIZE = 1024  # the longest line is about 400 bytes; one read is one consistent snapshot of it
 
 
@@ -70,11 +72,11 @@ def command_of(pid: int) -> str:
 def _read(path: str, size: int) -> bytes:
     try:
         fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    except OSError:
+    except _ABSENT:
         return b""
     try:
         return os.read(fd, size)
-    except OSError:  # ESRCH: it ended between the open and the read
+    except _ABSENT:  # it ended between the open and the read
         return b""
     finally:
         os.close(fd)
@@ -84,5 +86,5 @@ def _read_all(path: str) -> bytes:
     try:
         with open(path, "rb", buffering=0) as file:
             return file.readall() or b""
-    except OSError:
+    except _ABSENT:
         return b""

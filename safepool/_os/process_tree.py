@@ -68,6 +68,7 @@ class TreeEnding:
         marker: Bytes that stand in the environment of every descendant that did not clear it.
         signal_group: Signals a leader's whole group; returns False where that cannot be done safely.
         spared: Processes that are never touched, whatever they look like.
+        since: The start time (clock ticks) before which nobody can be a member; by default, of the first leader.
     """
 
     def __init__(
@@ -76,12 +77,14 @@ class TreeEnding:
         marker: bytes,
         signal_group: Callable[[Leader, int], bool],
         spared: frozenset[int] = frozenset(),
+        since: int | None = None,
     ) -> None:
         self._leaders = {leader.pid: leader for leader in leaders}
         self._marker = marker
         self._signal_group = signal_group
         self._spared = spared | {0, 1, os.getpid(), os.getppid()}
-        self._since = min((leader.start for leader in self._leaders.values()), default=0)
+        first = min((leader.start for leader in self._leaders.values()), default=0)
+        self._since = first if since is None else since
         self._held: dict[int, _Held] = {}  # by pid: everybody found and not yet seen dead
         self._seen: set[tuple[int, int]] = set()  # (pid, start)
         self._retry_at: float | None = None  # when to look again for those that could not be held
@@ -146,8 +149,12 @@ class TreeEnding:
         for _ in range(_MOST_PASSES):
             newcomers = [row for row in self._find_members() if row.pid not in self._held]
             fresh = [row for row in newcomers if (row.pid, row.start) not in self._seen]
-            for row in newcomers:
-                self._seize(row)
+            try:
+                for row in newcomers:
+                    self._seize(row)
+            except OSError:  # not even room to read /proc with
+                self._retry_at = time.monotonic() + _RETRY
+                return
             if not fresh:
                 return
 
@@ -155,14 +162,8 @@ class TreeEnding:
         """Hold the process by a pidfd, and freeze it; clean-up processes are left running."""
         is_new = (row.pid, row.start) not in self._seen
         self._seen.add((row.pid, row.start))
-        try:
-            pidfd = process_exit.open_pidfd(row.pid) if len(self._held) < _MOST_HELD else -1
-        except OSError:  # no descriptor to be had
-            pidfd = -1
-        now = read_row(row.pid)
-        if pidfd is None or now is None or now.start != row.start:  # gone, or the number changed hands meanwhile
-            if pidfd is not None and pidfd >= 0:
-                os.close(pidfd)
+        pidfd = self._open(row)
+        if pidfd is None:
             return
         command = command_of(row.pid)
         if is_new and row.pid not in self._leaders:
@@ -175,6 +176,25 @@ class TreeEnding:
         if not is_cleaner:
             process_exit.send_signal(pidfd, signal.SIGSTOP)
 
+    def _open(self, row: ProcessRow) -> int | None:
+        """Return a pidfd, -1 if there is no room for one, or None if the process is gone or its number another's."""
+        pidfd: int | None = -1
+        if len(self._held) < _MOST_HELD:
+            with contextlib.suppress(OSError):
+                pidfd = process_exit.open_pidfd(row.pid)
+        if pidfd is None:
+            return None
+        try:
+            now = read_row(row.pid)
+        except OSError:  # the last descriptor went into the pidfd
+            os.close(pidfd)
+            pidfd, now = -1, read_row(row.pid)
+        if now is None or now.start != row.start:
+            if pidfd >= 0:
+                os.close(pidfd)
+            return None
+        return pidfd
+
     def _end_unheld(self, row: ProcessRow, is_cleaner: bool) -> None:
         """There is no room to hold it: end it by number, an instant after its start time was read; look again soon."""
         self._retry_at = time.monotonic() + _RETRY
@@ -185,10 +205,10 @@ class TreeEnding:
     def _find_members(self) -> list[ProcessRow]:
         try:
             rows = {row.pid: row for row in list_rows(self._since)}
-        except OSError:  # no descriptor to list /proc with
+            ours = {pid for pid, row in rows.items() if self._is_member(row, rows)}
+        except OSError:  # no descriptor to read /proc with
             self._retry_at = time.monotonic() + _RETRY
             return []
-        ours = {pid for pid, row in rows.items() if self._is_member(row, rows)}
         grown = True
         while grown:
             children = {pid for pid, row in rows.items() if row.parent in ours and pid not in ours}

@@ -39,8 +39,12 @@ def decide(state: PoolState, now: float) -> list[Action]:
     """Return what is to be done at this instant."""
     if state.kill_at is not None and now >= state.kill_at:
         return [Action(Do.KILL_ALL)]
-    actions = [_decide_overdue(state, worker) for worker in state.workers.values() if _is_overdue(worker, now)]
-    actions += _decide_work(state, now)
+    overdue = [worker for worker in state.workers.values() if _is_overdue(worker, now)]
+    actions = [_decide_overdue(state, worker) for worker in overdue if worker.state is not WorkerState.IDLE]
+    work = _decide_work(state, now)
+    retiring = [action.worker for action in work if action.do is Do.RETIRE]
+    idle = [worker for worker in overdue if worker.state is WorkerState.IDLE and worker not in retiring]
+    actions += _decide_idle(state, idle) + work
     if (state.closing or state.abandoned) and not state.waiting_count and not state.workers:
         actions.append(Action(Do.FINISH))
     return actions
@@ -63,25 +67,31 @@ def _is_overdue(worker: Worker, now: float) -> bool:
 def _decide_overdue(state: PoolState, worker: Worker) -> Action:
     if worker.state is WorkerState.BUSY:
         return Action(Do.CONDEMN, worker)
-    if worker.state is WorkerState.IDLE:
-        may_leave = state.occupying() > state.least() and not worker.undelivered
-        return Action(Do.RETIRE if may_leave else Do.KEEP, worker)
     if worker.state is WorkerState.DUMPING and state.settings.grace:
         return Action(Do.STOP, worker)
     return Action(Do.END, worker)
 
 
+def _decide_idle(state: PoolState, overdue: list[Worker]) -> list[Action]:
+    """Of those that have been idle for long enough, let as many leave as nobody needs."""
+    may_leave = [worker for worker in overdue if not worker.undelivered and not state.is_worn(worker)]
+    leaving = [] if _is_ending(state) else may_leave[: max(0, state.surplus())]
+    return [Action(Do.RETIRE if worker in leaving else Do.KEEP, worker) for worker in overdue]
+
+
+def _is_ending(state: PoolState) -> bool:
+    return state.closing or state.abandoned or state.breaking
+
+
 def _decide_work(state: PoolState, now: float) -> list[Action]:
-    limit = state.settings.max_tasks_per_child
     idle = [worker for worker in state.workers.values() if worker.state is WorkerState.IDLE]
-    fresh = [worker for worker in idle if limit is None or worker.runs < limit]
-    leaving = [worker for worker in idle if limit is not None and worker.runs >= limit]
+    leaving = [worker for worker in idle if state.is_worn(worker)]
     room = state.settings.max_workers - state.running()
-    actions = [Action(Do.GIVE)] * max(0, min(state.waiting_count, len(fresh), room))
+    actions = [Action(Do.GIVE)] * max(0, min(state.waiting_count, len(idle) - len(leaving), room))
     starting = [worker for worker in state.workers.values() if worker.state is WorkerState.STARTING]
     if now >= state.start_at:
         actions += [Action(Do.START)] * state.to_start()
-    if (state.closing or state.abandoned or state.breaking) and not state.waiting_count:
+    if _is_ending(state) and not state.waiting_count:
         leaving = idle + starting
     actions += [Action(Do.RETIRE, worker) for worker in leaving if not worker.undelivered]
     return actions

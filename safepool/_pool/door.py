@@ -21,7 +21,10 @@ def check_seconds(name: str, value: float | None, *, allow_zero: bool = False) -
         return None
     if isinstance(value, bool) or not isinstance(value, Real):
         raise TypeError(f"{name} must be a number of seconds or None, not {value!r}")
-    seconds = float(value)
+    try:
+        seconds = float(value)
+    except OverflowError:
+        seconds = math.inf
     if not math.isfinite(seconds) or seconds < 0 or (seconds == 0 and not allow_zero):
         wanted = "a finite number of seconds, zero or more" if allow_zero else "a finite number of seconds above zero"
         raise ValueError(f"{name} must be {wanted} (None for no limit), not {value!r}")

@@ -102,12 +102,11 @@ class PoolState:
 
     def take_idle(self) -> Worker | None:
         """Take the worker that became idle last: its memory is warmest."""
-        limit = self.settings.max_tasks_per_child
         if self.settings.spare_workers and self.running() >= self.settings.max_workers:
             return None  # those that are left are spare
         while self.idle:
             worker = self.idle.pop()
-            if worker.state is WorkerState.IDLE and (limit is None or worker.runs < limit):
+            if worker.state is WorkerState.IDLE and not self.is_worn(worker):
                 return worker
         return None
 
@@ -138,7 +137,15 @@ class PoolState:
     def occupying(self) -> int:
         """Return how many workers there are, less those that are on their way out."""
         leaving = sum(worker.state is WorkerState.LEAVING for worker in self.workers.values())
+        staying = sum(worker.state in OCCUPYING and not self.is_worn(worker) for worker in self.workers.values())
         # Those that are slow to leave do not hold up their successors, but there must be an end to that, too.
-        return sum(worker.state in OCCUPYING for worker in self.workers.values()) + max(
-            0, leaving - self.settings.max_workers
-        )
+        return staying + max(0, leaving - self.settings.max_workers)
+
+    def is_worn(self, worker: Worker) -> bool:
+        """Return True for an idle worker that has run as many tasks as it may."""
+        limit = self.settings.max_tasks_per_child
+        return limit is not None and worker.state is WorkerState.IDLE and worker.runs >= limit
+
+    def surplus(self) -> int:
+        """Return how many workers nobody needs."""
+        return self.occupying() - self._wanted()

@@ -79,9 +79,9 @@ def test_worker_that_is_ending_already_is_not_ended_again() -> None:
 def test_worn_out_worker_retires_once_its_results_are_delivered() -> None:
     worker = new_worker(IDLE, runs=2, undelivered=1)
     state = new_state(worker, waiting=1, max_tasks=2, max_workers=1)
-    assert decide(state, NOW) == []
+    assert decide(state, NOW) == [Action(Do.START)]
     worker.undelivered = 0
-    assert decide(state, NOW) == [Action(Do.RETIRE, worker)]
+    assert decide(state, NOW) == [Action(Do.START), Action(Do.RETIRE, worker)]
 
 
 def test_worn_out_worker_that_cannot_retire_yet_does_not_keep_a_task_waiting() -> None:

@@ -92,10 +92,10 @@ def test_fewer_bytes_than_a_header_are_not_judged_yet(stream: bytes) -> None:
 @given(frames, st.binary(min_size=HEADER_SIZE, max_size=80).filter(lambda stream: not stream.startswith(_CHECK)))
 def test_foreign_bytes_after_a_whole_frame_are_foreign_and_shown(frame: Frame, stream: bytes) -> None:
     reader = FrameReader()
-    assert reader.feed(bytes_of(frame)) == [frame]
     with pytest.raises(ForeignBytesError) as caught:
-        reader.feed(stream)
+        reader.feed(bytes_of(frame) + stream)
     assert caught.value.args == (stream[:HEADER_SIZE],)
+    assert caught.value.frames == [frame]
 
 
 def test_one_flipped_bit_in_the_check_or_the_padding_is_foreign() -> None:

@@ -158,14 +158,5 @@ def test_task_that_does_not_wait_cannot_be_discarded(where: TaskState) -> None:
     assert (task.state, state.waiting_count) == (where, 1)
 
 
-def test_recount_makes_the_tables_agree_again() -> None:
-    idle, busy = new_worker(WorkerState.IDLE), new_worker(WorkerState.BUSY)
-    state = new_state(idle, busy, waiting=3)
-    state.discard_waiting(list(state.waiting)[1])
-    state.waiting_count, state.idle = 77, [busy]
-    state.recount()
-    assert (state.waiting_count, state.idle) == (2, [idle])
-
-
 def test_occupied_places_are_those_of_workers_that_are_not_going() -> None:
     assert new_state(*map(new_worker, WorkerState)).occupying() == len(WorkerState) - 2
