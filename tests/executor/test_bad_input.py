@@ -155,7 +155,7 @@ FAULTS: list[Any] = [
     pytest.param(
         lambda pool: pool.submit(task_with_a_lock()),
         NOT_PICKLED,
-        "local object",
+        "object",
         id="task-that-cannot-be-pickled",
     ),
     pytest.param(
