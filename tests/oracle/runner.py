@@ -57,7 +57,7 @@ def main() -> None:
         change_one_import(module)
     result = unittest.TextTestRunner(verbosity=2).run(spawn_tests(modules))
     names = [test.id().rpartition(".")[2] for test, _ in result.failures + result.errors]
-    sys.stdout.write(json.dumps({"run": result.testsRun, "failed": sorted(names)}) + "\n")
+    sys.stdout.write("\n" + json.dumps({"run": result.testsRun, "failed": sorted(names)}) + "\n")
 
 
 if __name__ == "__main__":
