@@ -86,7 +86,9 @@ class Janitor:
             self._life_fd = ours.detach()
             lifeline.close_in_forked_children(self._life_fd)
             me = read_row(os.getpid())
-            arguments = (os.getpid(), me.start if me else 0, host_marker(), self._register.fd, theirs.fileno())
+            if me is None:
+                raise ProcessLookupError("/proc does not show this process to itself: no janitor can watch it")
+            arguments = (me.pid, me.start, host_marker(), self._register.fd, theirs.fileno())
             self._starter = subprocess.Popen(
                 [
                     os.fsdecode(spawn.get_executable()),

@@ -14,8 +14,9 @@ Facts (fcntl(2), fs/pipe.c; each shown by ``tests/unit/test_lifeline.py``):
 * The kernel holds a reference to the group, not its number: a recycled number is never hit.
 * These settings belong to the open file, which host and worker share: either can arm, and one arming serves both.
 * Arming does not fire for what happened before: arm first, then look whether the pipe has hung up.
-* Descriptors are closed in ascending order at exit here, so the read end must be the lower number: if the worker
-  has closed all of its descriptors, the host's copy is the only open file left that can fire.
+* If the worker has closed all of its descriptors, the host's copy of the read end is the only one left that can fire.
+  At the host's exit it does so if its number is lower than that of the write end, and not if it is higher (tried;
+  files are let go of after their numbers, the last one first, it seems).
 
 A copy of the write end in a forked child of its holder would keep the pipe open: it is closed by an at-fork hook.
 A fork in C that never returns to Python is not covered by that; the janitor is.

@@ -14,7 +14,7 @@ import os
 from collections.abc import Iterator
 from typing import NamedTuple
 
-__all__ = ["ProcessRow", "command_of", "environment_of", "list_rows", "read_row"]
+__all__ = ["ProcessRow", "command_of", "environment_of", "list_pids", "list_rows", "read_row"]
 
 _ABSENT = (FileNotFoundError, ProcessLookupError, PermissionError)
 _STAT_SIZE = 1024  # the longest line is about 400 bytes; one read is one consistent snapshot of it
@@ -50,13 +50,17 @@ def read_row(pid: int) -> ProcessRow | None:
     return ProcessRow(pid, fields[0].decode(), parent, group, session, start=int(fields[19]), threads=int(fields[17]))
 
 
+def list_pids() -> set[int]:
+    """Return the number of every process; much quicker than what they are."""
+    return {int(name) for name in os.listdir("/proc") if name.isdigit()}
+
+
 def list_rows(since: int = 0) -> Iterator[ProcessRow]:
     """Yield every process that started at ``since`` (clock ticks) or later."""
-    for name in os.listdir("/proc"):
-        if name.isdigit():
-            row = read_row(int(name))
-            if row is not None and row.start >= since:
-                yield row
+    for pid in list_pids():
+        row = read_row(pid)
+        if row is not None and row.start >= since:
+            yield row
 
 
 def environment_of(pid: int) -> bytes:

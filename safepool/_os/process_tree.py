@@ -24,17 +24,19 @@ import os
 import select
 import signal
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from typing import NamedTuple
 
 from safepool._os import process_exit
-from safepool._os.process_table import ProcessRow, command_of, environment_of, list_rows, read_row
+from safepool._os.process_table import ProcessRow, command_of, environment_of, list_pids, read_row
 
 __all__ = ["Leader", "Remains", "TreeEnding"]
 
 _CLEANER_GRACE = 2.0  # seconds for clean-up processes to leave by themselves; unlinking takes them milliseconds
 _PATIENCE = 5.0  # seconds for killed processes to die: 4 GB of memory take 0.1 s, an uninterruptible sleep has no limit
-_MOST_PASSES = 100  # a chain of forkers is caught in 2 to 4
+_MOST_PASSES = 1000  # of about 0.1 ms; a chain of forkers is caught in 10 to 80
+_QUIET_PASSES = 5  # without a newcomer, where somebody has moved to a session of its own
+_QUIET = 0.005  # seconds of the same: longer than a process waits for its turn on a busy machine
 _MOST_HELD = 128  # descriptors; a larger tree is ended in turns
 _RETRY = 0.01  # seconds until the next look where there was no room for one
 
@@ -146,17 +148,33 @@ class TreeEnding:
         return survivors
 
     def _freeze_to_fixpoint(self) -> None:
-        for _ in range(_MOST_PASSES):
-            newcomers = [row for row in self._find_members() if row.pid not in self._held]
-            fresh = [row for row in newcomers if (row.pid, row.start) not in self._seen]
-            try:
-                for row in newcomers:
-                    self._seize(row)
-            except OSError:  # not even room to read /proc with
-                self._retry_at = time.monotonic() + _RETRY
-                return
-            if not fresh:
-                return
+        """List until nobody new is found; after the first pass only those that have come since are looked at.
+
+        One that has left the leader's session may be a link of a chain: it starts its successor and is gone before a
+        list is read to its end. So the newest are looked at first, each is frozen on sight, and where there is such a
+        one, it takes several passes and a few milliseconds without a newcomer to make an end.
+        """
+        rows: dict[int, ProcessRow] = {}
+        known: set[int] = set()
+        quiet, quiet_since, somebody_moved = 0, time.monotonic(), False
+        try:
+            for _ in range(_MOST_PASSES):
+                pids = list_pids()
+                fresh, known = pids - known, pids
+                before = len(self._seen)
+                for row in self._find_members(fresh, rows):
+                    somebody_moved |= row.session not in self._leaders
+                    if row.pid not in self._held:
+                        self._seize(row)
+                if len(self._seen) > before:
+                    quiet, quiet_since = 0, time.monotonic()
+                else:
+                    quiet += 1
+                    is_long = quiet >= _QUIET_PASSES and time.monotonic() >= quiet_since + _QUIET
+                    if is_long or not somebody_moved:
+                        return
+        except OSError:  # no descriptor to read /proc with
+            self._retry_at = time.monotonic() + _RETRY
 
     def _seize(self, row: ProcessRow) -> None:
         """Hold the process by a pidfd, and freeze it; clean-up processes are left running."""
@@ -165,7 +183,10 @@ class TreeEnding:
         pidfd = self._open(row)
         if pidfd is None:
             return
-        command = command_of(row.pid)
+        try:
+            command = command_of(row.pid)
+        except OSError:  # the last descriptor went into the pidfd
+            command = ""
         if is_new and row.pid not in self._leaders:
             self.ended.append(Remains(row.pid, command or "(a process without a command line)"))
         is_cleaner = any(cleaner in command for cleaner in _CLEANERS)
@@ -202,19 +223,25 @@ class TreeEnding:
             with contextlib.suppress(ProcessLookupError, PermissionError):
                 os.kill(row.pid, signal.SIGKILL)
 
-    def _find_members(self) -> list[ProcessRow]:
-        try:
-            rows = {row.pid: row for row in list_rows(self._since)}
-            ours = {pid for pid, row in rows.items() if self._is_member(row, rows)}
-        except OSError:  # no descriptor to read /proc with
-            self._retry_at = time.monotonic() + _RETRY
-            return []
+    def _find_members(self, fresh: set[int], rows: dict[int, ProcessRow]) -> Iterator[ProcessRow]:
+        """Read the fresh ones into the rows; yield those that carry the marker at once, all other members after."""
+        for pid in sorted(fresh, reverse=True):
+            row = read_row(pid)
+            if row is not None and row.start >= self._since:
+                rows[pid] = row
+                if pid not in self._spared and self._is_marked(row):
+                    yield row
+        if not fresh:
+            return
+        ours = {pid for pid, row in rows.items() if self._is_member(row, rows)}
         grown = True
         while grown:
             children = {pid for pid, row in rows.items() if row.parent in ours and pid not in ours}
             grown = bool(children)
             ours |= children
-        return [rows[pid] for pid in ours - self._spared if not rows[pid].is_dead]
+        for pid in ours - self._spared:
+            if not rows[pid].is_dead:
+                yield rows[pid]
 
     def _is_member(self, row: ProcessRow, rows: dict[int, ProcessRow]) -> bool:
         if (row.pid, row.start) in self._seen:
@@ -224,6 +251,9 @@ class TreeEnding:
             present = rows.get(leader.pid)
             if present is None or present.start == leader.start:
                 return True
+        return False
+
+    def _is_marked(self, row: ProcessRow) -> bool:
         return bool(self._marker) and not row.is_dead and self._marker in environment_of(row.pid)
 
     def _kill(self, *, cleaners: bool = False) -> None:
