@@ -69,11 +69,14 @@ def test_interpreter_exit_without_shutdown_finishes_the_work_and_leaves_nothing(
             pool.submit(tasks.work_then_hang, reports, "done", "idle", descendants.KINDS)
             last = pool.submit(tasks.work_then_wait, reports, "last", gate)
             last.add_done_callback(lambda future: report(reports, "result", str(future.result())))
+            sys.stdin.readline()
             report(reports, "end")
         """,
         gate.path,
     )
     everybody = program.hold_reported([*labels_of("done"), "last"])
+    program.process.stdin.write(b"\n")  # an idle worker leaves as soon as the program ends, with its descendants
+    program.process.stdin.flush()
     program.rendezvous.expect("end")
 
     gate.open()
