@@ -18,7 +18,7 @@ import pytest
 
 from support.handles import Handle, gone
 from support.hosts import Program
-from support.proofs import new_heartbeat, prove
+from support.proofs import new_counter, prove
 from support.rendezvous import Gate
 
 pytestmark = [
@@ -97,7 +97,7 @@ def test_the_host_is_killed_while_its_workers_are_idle(train: Train) -> None:
 
 @pytest.mark.parametrize("kind", ["loop", "c"])
 def test_the_host_is_killed_while_its_workers_are_stuck(train: Train, tmp_path: Path, kind: str) -> None:
-    heartbeats = [new_heartbeat(tmp_path, worker) for worker in WORKERS]
+    heartbeats = [new_counter(tmp_path, worker) for worker in WORKERS]
     training = train("stuck", kind, *heartbeats)
     everyone = training.hold_reported(EVERYONE)
     training.rendezvous.expect_all([f"{worker}.stuck" for worker in WORKERS])
