@@ -127,8 +127,12 @@ class Supervisor:
             self._delivery.put(partial(outcomes.cancel, task, reason))
 
     def _read_inbox(self) -> None:
-        while self._inbox:
-            self._inbox.popleft()()
+        while True:
+            try:
+                wish = self._inbox.popleft()
+            except IndexError:
+                return
+            wish()
 
     # --- the thread ---
 
@@ -156,12 +160,14 @@ class Supervisor:
         with self._lock:
             planned = next_instant(self._state)
             self.staff.news.notify_all()
-        wait = None if planned is None else max(0.0, planned - time.monotonic())
+        began = time.monotonic()
+        wait = None if planned is None else max(0.0, planned - began)
         if actions:
             wait = 0.0  # what was done may call for more
         self._cpu_time = time.process_time()
         events = self._watch.wait(wait)
-        self._note_oversleep(planned)
+        if planned is not None:
+            self._note_oversleep(max(planned, began))
         for on_event, mask in events:
             on_event(mask)
 
@@ -172,14 +178,14 @@ class Supervisor:
         elif worker.contained.pidfd >= 0:
             _WORKER_ACTIONS[action.do](self, worker)
 
-    def _note_oversleep(self, planned: float | None) -> None:
+    def _note_oversleep(self, planned: float) -> None:
         """If we were stopped past our plan, time did not pass for anybody: move what is due by as much.
 
         Results that came in meanwhile are read before any deadline is looked at.
         """
         now = time.monotonic()
         worked = time.process_time() - self._cpu_time
-        if planned is None or now - planned < _OVERSLEEP or worked > (now - planned) / 2:
+        if now - planned < _OVERSLEEP or worked > (now - planned) / 2:
             return  # in time, or late because this process was busy, while the tasks ran on
         with self._lock:
             for worker in self._state.workers.values():
@@ -484,7 +490,8 @@ class Supervisor:
 
     def _runs_once_more(self, worker: Worker, task: Task) -> bool:
         """Decide whether the task goes back to the queue; with the pool's lock held."""
-        if worker.is_unwanted or self._state.kill_reason is not None:
+        was_killed = self._state.kill_reason is not None and self._state.kill_at is None
+        if worker.is_unwanted or was_killed:
             return False
         if worker.begun_at() is None and worker.verdict is None:  # sent, but never begun: the death is not its fault
             task.put_backs += 1
