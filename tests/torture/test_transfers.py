@@ -35,6 +35,7 @@ def test_worker_killed_while_100_mb_are_on_their_way_to_it(make_pool, meeting, m
         receiver.send(signal.SIGSTOP)
         eventually(lambda: stopped(receiver.pid))
         large = pool.submit(tasks.size_of, make(100_000_000))
+        eventually(lambda: large.pid == receiver.pid)
 
         gate.open()
         assert neighbour.result(60) == meeting.expect("neighbour").pid
