@@ -51,7 +51,9 @@ class Pool:
         self._delivery = Delivery("safepool-delivery")
         self._callbacks = Delivery("safepool-callbacks")
         self._supervisor = Supervisor(self._state, self._inbox, self._lock, self._wakeup, self._delivery, preparation)
-        self._thread: threading.Thread | None = None
+        self._starting: threading.Thread | None = None  # what callers have made last; it may never have come up
+        self._thread: threading.Thread | None = None  # the one that supervises; set by itself
+        self._is_over = threading.Event()
         self._only_one = threading.Lock()  # taken by the first supervisor thread, for good
         self._owner = os.getpid()
         self._numbers = itertools.count(1)
@@ -85,7 +87,7 @@ class Pool:
         kill_at = None
         if kill or timeout is not None:
             kill_at = time.monotonic() + (0.0 if kill else timeout or 0.0)
-        if self._thread is None:  # it was never needed
+        if self._starting is None:  # it was never needed
             self._wakeup.close()
         else:
             self._tell(partial(self._supervisor.close, cancel=cancel or kill, kill_at=kill_at, reason=reason))
@@ -97,12 +99,12 @@ class Pool:
 
     def join(self) -> None:
         """Wait until the pool is closed, its work done and its workers gone."""
-        if self._owner != os.getpid():
+        if self._owner != os.getpid() or self._starting is None or self._thread is threading.current_thread():
             return
-        while (thread := self._thread) is not None and thread is not threading.current_thread():
-            thread.join()
-            if thread is self._thread:  # else it was one that found another at work
-                break
+        self._ensure_thread()
+        self._is_over.wait()
+        if self._thread is not None:
+            self._thread.join()
         self._delivery.join()
         self._callbacks.join()
 
@@ -129,7 +131,7 @@ class Pool:
 
     def handles(self) -> dict[int, WorkerHandle]:
         """Return the workers there are, by process id, once those that waiting tasks call for have been started."""
-        if self._thread is None or self._owner != os.getpid():
+        if self._starting is None or self._owner != os.getpid():
             return {}
         with self._lock:
             self._supervisor.staff.news.wait_for(lambda: not self._inbox and not self._state.to_start(), _START_LIMIT)
@@ -173,10 +175,15 @@ class Pool:
             raise RuntimeError("cannot schedule new futures after interpreter shutdown")
 
     def _ensure_thread(self) -> None:
-        """Have a supervisor. Several callers may start one at a time, and Ctrl-C leave one half-started: see below."""
-        if self._thread is None or self._thread.ident is None:
-            self._thread = threading.Thread(target=self._run, name="safepool-supervisor", daemon=True)
-            self._thread.start()
+        """Have a supervisor.
+
+        1. A caller makes a thread. 2. Ctrl-C strikes before, or while, it is started. 3. Nobody knows whether it will
+        come up. So the next caller starts one more, and the first to come up is the supervisor.
+        (``test_interrupt_while_the_supervisor_is_started_leaves_by_itself``)
+        """
+        if self._starting is None or self._starting.ident is None:
+            self._starting = threading.Thread(target=self._run, name="safepool-supervisor", daemon=True)
+            self._starting.start()
 
     def _run(self) -> None:
         if not self._only_one.acquire(blocking=False):
@@ -189,6 +196,7 @@ class Pool:
             _open_pools.discard(self)
             self._delivery.stop(then=self._callbacks.stop)
             self._wakeup.close()  # an executor may be kept for long after its end, but not its descriptors
+            self._is_over.set()
 
 
 _exiting = False

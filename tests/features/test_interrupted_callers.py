@@ -78,6 +78,31 @@ if __name__ == "__main__":
     assert (done.stdout, done.returncode) == ("all served\n", 0), done.stderr
 
 
+def test_interrupt_while_the_supervisor_is_started_leaves_by_itself(tmp_path: Path) -> None:
+    """Neither the block nor the exit of the program waits for a thread that never came up, or complains of it."""
+    program = """
+import sys
+from safepool import SafeProcessPoolExecutor
+
+def interrupt_the_start(frame, event, arg):
+    code = frame.f_code
+    if event == "call" and code.co_name == "start" and code.co_filename.endswith("threading.py"):
+        sys.settrace(None)
+        raise KeyboardInterrupt
+
+if __name__ == "__main__":
+    try:
+        with SafeProcessPoolExecutor(1) as pool:
+            sys.settrace(interrupt_the_start)
+            pool.submit(abs, -1)
+    except KeyboardInterrupt:
+        print("interrupted")
+"""
+    done = run_script(tmp_path / "program.py", program)
+
+    assert (done.stdout, done.stderr, done.returncode) == ("interrupted\n", "", 0)
+
+
 def test_signal_handler_may_use_the_pool_that_it_interrupts(new_pool) -> None:
     pool = new_pool()
     result_of(pool.submit(acts.square, 1))
