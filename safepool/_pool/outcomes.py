@@ -1,6 +1,8 @@
 """Outcomes: from what a worker sent, or from its death, to what the future says.
 
-Everything here runs user code (unpickling, ``__repr__``, callbacks), so it runs in the delivery thread.
+What makes an outcome runs user code (unpickling, ``__repr__``), and therefore in the delivery thread: ``rebuild``,
+``fail``, ``cancel``, and whatever they are given to call. ``begin`` and ``settle`` run none, and may run anywhere: a
+future hands its callbacks on by itself.
 """
 
 from __future__ import annotations

@@ -20,6 +20,7 @@ from safepool._pool import outcomes
 from safepool._pool.delivery import Delivery
 from safepool._pool.future import SafeFuture
 from safepool._pool.handle import WorkerHandle
+from safepool._pool.staff import Staff
 from safepool._pool.state import PoolState, Settings
 from safepool._pool.supervisor import Supervisor
 from safepool._pool.task import Task
@@ -50,7 +51,8 @@ class Pool:
         self._wakeup = Wakeup()
         self._delivery = Delivery("safepool-delivery")
         self._callbacks = Delivery("safepool-callbacks")
-        self._supervisor = Supervisor(self._state, self._inbox, self._lock, self._wakeup, self._delivery, preparation)
+        staff = Staff(self._state, self._lock, self._wakeup, self._delivery, preparation)
+        self._supervisor = Supervisor(self._state, self._inbox, self._lock, self._wakeup, self._delivery, staff)
         self._starting: threading.Thread | None = None  # what callers have made last; it may never have come up
         self._thread: threading.Thread | None = None  # the one that supervises; set by itself
         self._is_over = threading.Event()

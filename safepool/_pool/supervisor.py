@@ -42,7 +42,6 @@ from safepool._pool.worker import Obituary, Worker, WorkerState
 from safepool._worker.boot import STACK_SIGNAL
 from safepool._worker.channel import Inflow
 from safepool._worker.framing import ForeignBytesError, Frame, Kind
-from safepool._worker.launch import Preparation
 from safepool.errors import EndedProcess
 
 __all__ = ["Supervisor"]
@@ -68,14 +67,14 @@ class Supervisor:
         lock: threading.RLock,
         wakeup: Wakeup,
         delivery: Delivery,
-        preparation: Preparation,
+        staff: Staff,
     ) -> None:
         self._state = state
         self._inbox = inbox
         self._lock = lock
         self._wakeup = wakeup
         self._delivery = delivery
-        self.staff = Staff(state, lock, wakeup, delivery, preparation)
+        self.staff = staff
         self._watch = Watch(wakeup.fd, self._on_wakeup)
         self._cpu_time = 0.0  # of this process, when the wait began
         self.is_finished = False
