@@ -404,8 +404,6 @@ class Supervisor:
     def _on_outcome(self, worker: Worker, task: Task, frame: Frame) -> None:
         """The task has come to its end by itself."""
         with self._lock:
-            if worker.verdict is not None:
-                return
             self._part(worker, task)
             if frame.kind is not Kind.PLAIN_RESULT:
                 worker.undelivered += 1

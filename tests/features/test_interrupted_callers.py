@@ -103,6 +103,17 @@ if __name__ == "__main__":
     assert (done.stdout, done.stderr, done.returncode) == ("interrupted\n", "", 0)
 
 
+def test_submit_that_a_shutdown_overtakes_is_refused(new_pool, monkeypatch) -> None:
+    """1. ``submit`` finds the pool open. 2. Another thread shuts it down. 3. The task goes into an inbox nobody reads."""
+    pool = new_pool()
+    result_of(pool.submit(acts.square, 1))
+    pool.shutdown()
+    monkeypatch.setattr(pool._pool, "_check_open", lambda: None)
+
+    with pytest.raises(RuntimeError, match="after shutdown"):
+        pool.submit(acts.square, 2)
+
+
 def test_signal_handler_may_use_the_pool_that_it_interrupts(new_pool) -> None:
     pool = new_pool()
     result_of(pool.submit(acts.square, 1))
