@@ -223,9 +223,6 @@ class SafeProcessPoolExecutor(MappingExecutor):
             self._pool.join()
             raise
 
-    def _limit(self, timeout: Any) -> float | None:
-        return self._terms.timeout if timeout is DEFAULT else check_seconds("task_timeout", timeout)
-
     def _submit_timed(self, timeout: Any, fn: Callable[..., Any], args: tuple[Any, ...]) -> Future[Any]:
         if timeout is DEFAULT:  # through ``submit``, which programs and libraries may have replaced
             return self.submit(fn, *args)
@@ -267,9 +264,6 @@ class PoolView(MappingExecutor):
     ) -> Literal[False]:
         """Shut the pool itself down, as leaving its own ``with`` block does."""
         return self._executor.__exit__(kind, error, trace)
-
-    def _limit(self, timeout: Any) -> float | None:
-        return self._terms.timeout if timeout is DEFAULT else check_seconds("task_timeout", timeout)
 
     def _submit_timed(self, timeout: Any, fn: Callable[..., Any], args: tuple[Any, ...]) -> Future[Any]:
         view = self if timeout is DEFAULT else PoolView(self._executor, replace(self._terms, timeout=timeout))

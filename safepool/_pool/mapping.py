@@ -10,8 +10,9 @@ from concurrent.futures import CancelledError, Executor, Future
 from functools import partial
 from typing import Any, TypeVar
 
-from safepool._pool.door import check_callable, check_count
+from safepool._pool.door import check_callable, check_count, check_seconds
 from safepool._pool.flow import Flow
+from safepool._pool.terms import Terms
 
 __all__ = ["DEFAULT", "MappingExecutor"]
 
@@ -23,11 +24,13 @@ DEFAULT: Any = ...  # "as the pool was made": None already means "no limit"
 class MappingExecutor(Executor):
     """An executor whose ``map`` has limits, chunks and a bounded buffer."""
 
+    _terms: Terms
+
     def _submit_timed(self, timeout: Any, fn: Callable[..., Any], args: tuple[Any, ...]) -> Future[Any]:
         raise NotImplementedError
 
     def _limit(self, timeout: Any) -> float | None:
-        raise NotImplementedError
+        return self._terms.timeout if timeout is DEFAULT else check_seconds("task_timeout", timeout)
 
     def map(
         self,

@@ -29,20 +29,19 @@ from collections.abc import Callable
 from concurrent.futures.process import BrokenProcessPool
 from functools import partial
 
-from safepool._os.oom import oom_kill_count
 from safepool._os.wakeup import Wakeup
 from safepool._pool import outcomes
 from safepool._pool.delivery import Delivery
 from safepool._pool.dispatch import Action, Do, decide, next_instant
+from safepool._pool.endings import Endings, part
 from safepool._pool.staff import Staff
 from safepool._pool.state import PoolState
 from safepool._pool.task import Task, TaskState
 from safepool._pool.watch import Watch
-from safepool._pool.worker import Obituary, Worker, WorkerState
+from safepool._pool.worker import Worker, WorkerState
 from safepool._worker.boot import STACK_SIGNAL
 from safepool._worker.channel import Inflow
 from safepool._worker.framing import ForeignBytesError, Frame, Kind
-from safepool.errors import EndedProcess
 
 __all__ = ["Supervisor"]
 
@@ -52,7 +51,6 @@ _DUMP_LIMIT = 0.1  # seconds for the stacks; they take about 1 ms
 _DUMP_PAUSE = 0.005  # seconds without news after which the stacks are taken to be complete
 _LEAVE_LIMIT = 5.0  # seconds for exit handlers after the word to leave
 _START_GRACE = 1.0  # seconds for a worker to begin with a task it has been sent; more than any scheduler's delay
-_MOST_PUT_BACKS = 3  # a task that never seems to begin may be hiding that it does
 _OVERSLEEP = 1.0  # seconds; more than this late, and the host was stopped or suspended rather than busy
 _DYING = 0.02  # seconds between the end of a dying process's channel and its death; microseconds as a rule
 
@@ -76,6 +74,7 @@ class Supervisor:
         self._delivery = delivery
         self.staff = staff
         self._watch = Watch(wakeup.fd, self._on_wakeup)
+        self._endings = Endings(state, lock, self._watch, delivery, staff)
         self._cpu_time = 0.0  # of this process, when the wait began
         self.is_finished = False
 
@@ -111,7 +110,7 @@ class Supervisor:
             self._delivery.put(partial(outcomes.cancel, task, reason))
         for worker in workers:
             if worker.state is WorkerState.BUSY:
-                self._end(worker)
+                self._endings.end(worker)
 
     def close(self, *, cancel: bool, kill_at: float | None, reason: str) -> None:
         """The pool is to be shut down."""
@@ -148,7 +147,7 @@ class Supervisor:
 
     def _turn(self) -> None:
         self._read_inbox()
-        self._advance_endings()
+        self._endings.advance()
         now = time.monotonic()
         with self._lock:
             actions = decide(self._state, now)
@@ -247,7 +246,7 @@ class Supervisor:
         for task in stranded:
             self._delivery.put(partial(outcomes.cancel, task, reason))
         for worker in workers:
-            self._end(worker)
+            self._endings.end(worker)
 
     def _finish(self) -> None:
         """Whoever submits looks at ``is_finished`` after its ``append``: one of the two sees the other."""
@@ -277,20 +276,6 @@ class Supervisor:
     def _stop(self, worker: Worker) -> None:
         worker.contained.signal_group(signal.SIGTERM)
         worker.move(WorkerState.STOPPING, time.monotonic() + self._state.settings.grace)
-
-    def _end(self, worker: Worker) -> None:
-        if worker.state is WorkerState.ENDING:
-            return
-        with self._lock:
-            worker.failed_boot = worker.state is WorkerState.STARTING
-            worker.ended_at = time.monotonic()
-            worker.move(WorkerState.ENDING)
-            self._state.drop_idle(worker)
-        self._watch.drop_all(worker)
-        while worker.survivors:
-            os.close(worker.survivors.pop())
-        worker.ending = worker.contained.end_tree()
-        self._watch_ending(worker)
 
     def _keep(self, worker: Worker) -> None:
         with self._lock:
@@ -331,7 +316,7 @@ class Supervisor:
             for frame in error.frames:
                 self._on_frame(worker, frame)
             worker.verdict = worker.verdict or partial(outcomes.died, f"Something wrote to its channel: {error}.")
-            self._end(worker)
+            self._endings.end(worker)
             return
         for frame in frames:
             self._on_frame(worker, frame)
@@ -340,7 +325,7 @@ class Supervisor:
             # A dying process closes its descriptors an instant before it counts as dead.
             if worker.state is not WorkerState.LEAVING and not worker.contained.has_ended(_DYING):
                 worker.verdict = worker.verdict or partial(outcomes.died, "It had closed its channel to the pool.")
-                self._end(worker)
+                self._endings.end(worker)
 
     def _on_death(self, worker: Worker, _mask: int) -> None:
         if worker.state is WorkerState.ENDING:
@@ -354,7 +339,7 @@ class Supervisor:
         if worker.state is WorkerState.STOPPING:
             self._await_survivors(worker)
         else:
-            self._end(worker)
+            self._endings.end(worker)
 
     def _await_survivors(self, worker: Worker) -> None:
         """SIGTERM went to the whole group: what outlives the worker has what is left of the grace, too."""
@@ -363,7 +348,7 @@ class Supervisor:
         for pidfd in worker.survivors:
             self._watch.add(worker, pidfd, partial(self._on_survivor, worker, pidfd))
         if not worker.survivors:
-            self._end(worker)
+            self._endings.end(worker)
 
     def _on_survivor(self, worker: Worker, pidfd: int, _mask: int) -> None:
         if pidfd not in worker.survivors:
@@ -372,7 +357,7 @@ class Supervisor:
         worker.survivors.remove(pidfd)
         os.close(pidfd)
         if not worker.survivors:
-            self._end(worker)
+            self._endings.end(worker)
 
     def _on_stack(self, worker: Worker, _mask: int) -> None:
         news = worker.contained.read_stack()
@@ -404,7 +389,7 @@ class Supervisor:
     def _on_outcome(self, worker: Worker, task: Task, frame: Frame) -> None:
         """The task has come to its end by itself."""
         with self._lock:
-            self._part(worker, task)
+            part(worker, task)
             if frame.kind is not Kind.PLAIN_RESULT:
                 worker.undelivered += 1
             worker.move(WorkerState.IDLE, self._idle_until())
@@ -416,14 +401,6 @@ class Supervisor:
         if not task.is_plain():  # the arguments go where their finalizers, which are user code, may run
             self._delivery.put(task.release)
 
-    def _part(self, worker: Worker, task: Task) -> None:
-        """The task's run is over, one way or another."""
-        task.state = TaskState.SETTLED
-        task.future._started_at, task.future._worker = worker.begun_at(), None
-        task.future._attempts = task.attempts
-        task.future._task = None  # no cycle: a result must go when the last reference to its future does
-        worker.task = None
-
     def _deliver(self, worker: Worker, task: Task, frame: Frame) -> None:
         """In the delivery thread: rebuild what the worker sent."""
         try:
@@ -433,69 +410,6 @@ class Supervisor:
                 worker.undelivered -= 1
             self._wakeup.set()
         settle()
-
-    # --- endings ---
-
-    def _advance_endings(self) -> None:
-        for worker in list(self._state.workers.values()):
-            if worker.ending is not None:
-                if worker.ending.advance():
-                    self._bury(worker)
-                else:
-                    self._watch_ending(worker)
-
-    def _watch_ending(self, worker: Worker) -> None:
-        assert worker.ending is not None
-        worker.due = worker.ending.wake_at
-        self._watch.ending(worker, worker.ending.pidfds())
-
-    def _bury(self, worker: Worker) -> None:
-        """Nothing is left of the tree: reap, settle, forget."""
-        assert worker.ending is not None
-        self._watch.drop_all(worker)
-        survivors = worker.ending.close()
-        if survivors:
-            _log.warning("of worker %d's tree these would not die: %s", worker.contained.pid, survivors)
-        begun = worker.begun_at()
-        obituary = Obituary(
-            pid=worker.contained.pid,
-            exitcode=worker.contained.exit_status(),
-            ended=tuple(EndedProcess(*remains) for remains in worker.ending.ended),
-            elapsed=None if begun is None else worker.ended_at - begun,
-            stack=worker.stack.decode(errors="replace"),
-            oom=_oom_since(worker.oom_kills),
-        )
-        worker.contained.release()
-        worker.channel.close()
-        with self._lock:
-            del self._state.workers[worker.number]
-            task = worker.task
-            broken = self._state.broken
-            once_more = task is not None and broken is None and self._runs_once_more(worker, task)
-            if task is not None and once_more:
-                task.future._worker = None
-                self._state.put_back(task)
-            elif task is not None:
-                self._part(worker, task)
-        if task is not None and not once_more:
-            verdict = worker.verdict or partial(outcomes.died, "")
-            if begun is None and broken is not None:
-                verdict = partial(outcomes.never_run, broken)
-            self._fail(task, lambda task: verdict(task, obituary))
-        if worker.failed_boot and not worker.is_unwanted:
-            self.staff.on_failed_boot(worker, obituary)
-
-    def _runs_once_more(self, worker: Worker, task: Task) -> bool:
-        """Decide whether the task goes back to the queue; with the pool's lock held."""
-        was_killed = self._state.kill_reason is not None and self._state.kill_at is None
-        if worker.is_unwanted or was_killed:
-            return False
-        if worker.begun_at() is None and worker.verdict is None:  # sent, but never begun: the death is not its fault
-            task.put_backs += 1
-            if task.put_backs <= _MOST_PUT_BACKS:
-                task.attempts -= 1
-                return True
-        return task.attempts <= task.retries
 
     def _give_up(self, error: BaseException) -> None:
         """Fail everybody rather than let anybody wait for ever; then end what can still be ended."""
@@ -508,7 +422,7 @@ class Supervisor:
             for worker in workers:
                 if worker.task is not None:
                     stranded.append(worker.task)
-                    self._part(worker, worker.task)
+                    part(worker, worker.task)
         for task in stranded:
             self._fail(task, lambda _task: outcomes.copy_of(broken))
         for worker in workers:
@@ -537,11 +451,6 @@ def _deadline(worker: Worker) -> float:
     return start + worker.lost + worker.task.timeout
 
 
-def _oom_since(before: int | None) -> bool | None:
-    now = oom_kill_count()
-    return None if before is None or now is None else now > before
-
-
 _POOL_ACTIONS: dict[Do, Callable[[Supervisor], None]] = {
     Do.GIVE: Supervisor._give,
     Do.START: Supervisor._start,
@@ -551,7 +460,7 @@ _POOL_ACTIONS: dict[Do, Callable[[Supervisor], None]] = {
 _WORKER_ACTIONS: dict[Do, Callable[[Supervisor, Worker], None]] = {
     Do.CONDEMN: Supervisor._condemn,
     Do.STOP: Supervisor._stop,
-    Do.END: Supervisor._end,
+    Do.END: lambda self, worker: self._endings.end(worker),
     Do.RETIRE: Supervisor._retire,
     Do.KEEP: Supervisor._keep,
 }

@@ -104,7 +104,7 @@ if __name__ == "__main__":
 
 
 def test_submit_that_a_shutdown_overtakes_is_refused(new_pool, monkeypatch) -> None:
-    """1. ``submit`` finds the pool open. 2. Another thread shuts it down. 3. The task goes into an inbox nobody reads."""
+    """1. ``submit`` finds the pool open. 2. Another thread shuts it down. 3. Nobody reads the inbox any more."""
     pool = new_pool()
     result_of(pool.submit(acts.square, 1))
     pool.shutdown()

@@ -1,0 +1,134 @@
+"""How workers come to their end, and what becomes of the tasks that they had.
+
+A worker's tree is ended in steps that do not block (``_os.process_tree``); the supervisor asks ``advance`` at each
+turn. When nothing is left, the leader is reaped, and only then is the task's future settled, or the task put back into
+the queue: it was sent but never begun, or it has retries left.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+import time
+from functools import partial
+
+from safepool._os.oom import oom_kill_count
+from safepool._pool import outcomes
+from safepool._pool.delivery import Delivery
+from safepool._pool.staff import Staff
+from safepool._pool.state import PoolState
+from safepool._pool.task import Task, TaskState
+from safepool._pool.watch import Watch
+from safepool._pool.worker import Obituary, Worker, WorkerState
+from safepool.errors import EndedProcess
+
+__all__ = ["Endings", "part"]
+
+_log = logging.getLogger("safepool")
+
+_MOST_PUT_BACKS = 3  # a task that never seems to begin may be hiding that it does
+
+
+class Endings:
+    """Ends the workers of one pool. Used by the supervisor's thread alone."""
+
+    def __init__(self, state: PoolState, lock: threading.RLock, watch: Watch, delivery: Delivery, staff: Staff) -> None:
+        self._state = state
+        self._lock = lock
+        self._watch = watch
+        self._delivery = delivery
+        self._staff = staff
+
+    def end(self, worker: Worker) -> None:
+        """Begin to end a worker with its tree, whatever it is doing; does nothing if that has begun already."""
+        if worker.state is WorkerState.ENDING:
+            return
+        with self._lock:
+            worker.failed_boot = worker.state is WorkerState.STARTING
+            worker.ended_at = time.monotonic()
+            worker.move(WorkerState.ENDING)
+            self._state.drop_idle(worker)
+        self._watch.drop_all(worker)
+        while worker.survivors:
+            os.close(worker.survivors.pop())
+        worker.ending = worker.contained.end_tree()
+        self._watch_ending(worker)
+
+    def advance(self) -> None:
+        """Go on with every ending that there is."""
+        for worker in list(self._state.workers.values()):
+            if worker.ending is not None:
+                if worker.ending.advance():
+                    self._bury(worker)
+                else:
+                    self._watch_ending(worker)
+
+    def _watch_ending(self, worker: Worker) -> None:
+        assert worker.ending is not None
+        worker.due = worker.ending.wake_at
+        self._watch.ending(worker, worker.ending.pidfds())
+
+    def _bury(self, worker: Worker) -> None:
+        """Nothing is left of the tree: reap, settle, forget."""
+        obituary = self._write_obituary(worker)
+        self._watch.drop_all(worker)
+        worker.contained.release()
+        worker.channel.close()
+        with self._lock:
+            del self._state.workers[worker.number]
+            task, broken = worker.task, self._state.broken
+            once_more = task is not None and broken is None and self._runs_once_more(worker, task)
+            if task is not None and once_more:
+                task.future._worker = None
+                self._state.put_back(task)
+            elif task is not None:
+                part(worker, task)
+        if task is not None and not once_more:
+            verdict = worker.verdict or partial(outcomes.died, "")
+            if obituary.elapsed is None and broken is not None:
+                verdict = partial(outcomes.never_run, broken)
+            self._delivery.put(partial(outcomes.fail, task, partial(verdict, task, obituary)))
+        if worker.failed_boot and not worker.is_unwanted:
+            self._staff.on_failed_boot(worker, obituary)
+
+    def _write_obituary(self, worker: Worker) -> Obituary:
+        assert worker.ending is not None
+        survivors = worker.ending.close()
+        if survivors:
+            _log.warning("of worker %d's tree these would not die: %s", worker.contained.pid, survivors)
+        begun = worker.begun_at()
+        return Obituary(
+            pid=worker.contained.pid,
+            exitcode=worker.contained.exit_status(),
+            ended=tuple(EndedProcess(*remains) for remains in worker.ending.ended),
+            elapsed=None if begun is None else worker.ended_at - begun,
+            stack=worker.stack.decode(errors="replace"),
+            oom=_oom_since(worker.oom_kills),
+        )
+
+    def _runs_once_more(self, worker: Worker, task: Task) -> bool:
+        """Decide whether the task goes back to the queue; with the pool's lock held."""
+        was_killed = self._state.kill_reason is not None and self._state.kill_at is None
+        if worker.is_unwanted or was_killed:
+            return False
+        if worker.begun_at() is None and worker.verdict is None:  # sent, but never begun: the death is not its fault
+            task.put_backs += 1
+            if task.put_backs <= _MOST_PUT_BACKS:
+                task.attempts -= 1
+                return True
+        return task.attempts <= task.retries
+
+
+def part(worker: Worker, task: Task) -> None:
+    """The task's run is over, one way or another; with the pool's lock held."""
+    task.state = TaskState.SETTLED
+    task.future._started_at, task.future._worker = worker.begun_at(), None
+    task.future._attempts = task.attempts
+    task.future._task = None  # no cycle: a result must go when the last reference to its future does
+    worker.task = None
+
+
+def _oom_since(before: int | None) -> bool | None:
+    now = oom_kill_count()
+    return None if before is None or now is None else now > before
