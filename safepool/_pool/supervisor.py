@@ -177,9 +177,11 @@ class Supervisor:
             _WORKER_ACTIONS[action.do](self, worker)
 
     def _note_oversleep(self, planned: float) -> None:
-        """If we were stopped past our plan, time did not pass for anybody: move what is due by as much.
+        """If we were stopped past our plan, do not hold it against those whose time was up meanwhile.
 
-        Results that came in meanwhile are read before any deadline is looked at.
+        It cannot be known whether the workers ran on (Ctrl-Z in a terminal) or were stopped, too (a paused container).
+        So a task that is overdue when we wake has its limit once more: if it ran on and has finished, its result is
+        read before any deadline is looked at. Deadlines that are still to come stay where they are.
         """
         now = time.monotonic()
         worked = time.process_time() - self._cpu_time
@@ -187,11 +189,14 @@ class Supervisor:
             return  # in time, or late because this process was busy, while the tasks ran on
         with self._lock:
             for worker in self._state.workers.values():
-                worker.lost += now - planned
-                if worker.due is not None:
-                    worker.due += now - planned
-            if self._state.kill_at is not None:
-                self._state.kill_at += now - planned
+                if (
+                    worker.state is WorkerState.BUSY
+                    and worker.due is not None
+                    and (deadline := _deadline(worker)) <= now
+                ):
+                    assert worker.task is not None
+                    worker.lost += now - deadline + (worker.task.timeout or 0.0)
+                    worker.due = _deadline(worker)
 
     # --- actions on the pool ---
 

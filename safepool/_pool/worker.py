@@ -74,7 +74,7 @@ class Worker:
     state: WorkerState = WorkerState.STARTING
     task: Task | None = None
     handed: float = 0.0  # when the last bytes of the task were sent
-    lost: float = 0.0  # seconds that the host was stopped or suspended meanwhile: they do not count
+    lost: float = 0.0  # seconds that do not count against its task, since the host was stopped meanwhile
     due: float | None = None  # when something must happen if nothing else does: deadline, end of a grace
     dump_limit: float = 0.0
     ended_at: float = 0.0

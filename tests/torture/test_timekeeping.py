@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import signal
 import threading
 import time
 
@@ -19,6 +20,7 @@ LIMIT = 2.0  # seconds; all of this has to leave a busy machine time to get ther
 CALLBACK_TAKES = 8.0
 LIMIT_WHEN_STOPPED = 6.0
 STOPPED_FOR = 8.0
+LATER_LIMIT = 14.0
 
 
 @pytest.fixture
@@ -123,12 +125,54 @@ def test_stopped_host_expires_nobody_who_had_no_chance(make_host, measured):
     time.sleep(STOPPED_FOR)  # being stopped that long is the fault
     assert all(worker.alive() for worker in workers.values())
     host.resume()
-    after.open()
 
     assert host.outcome("during") == {"value": workers["during"].pid}
+    after.open()  # only now, when the host has long looked at its deadlines
     assert host.outcome("after") == {"value": workers["after"].pid}
     outcome = host.outcome("hung")
     measured("late_s", time.monotonic() - start - STOPPED_FOR)
     assert (outcome["error"], outcome["timeout"]) == ("TaskTimeoutError", LIMIT_WHEN_STOPPED)
     assert outcome["elapsed"] >= STOPPED_FOR
     gone({"hung": workers["hung"]})
+
+
+def test_stop_of_the_host_makes_no_later_deadline_late(make_host, measured):
+    """One deadline passes during the stop, another comes after it; the second has nothing to do with the stop."""
+    host = make_host(max_workers=2)
+    host.open_pool()
+    host.submit("early", "work_then_hang", host.rendezvous.path, "early", "deaf", timeout=1.0)
+    host.submit("late", "work_then_hang", host.rendezvous.path, "late", "deaf", timeout=LATER_LIMIT)
+    workers = host.hold_reported(["early", "late"])
+
+    host.stop()
+    time.sleep(STOPPED_FOR)  # being stopped that long is the fault
+    assert workers["early"].alive()
+    host.resume()
+
+    outcome = host.outcome("late")
+    measured("late_s", outcome["elapsed"] - LATER_LIMIT)
+    assert outcome["error"] == "TaskTimeoutError"
+    # Moved by the stop it would come 7 s late; nearer to 0 than to that.
+    assert LATER_LIMIT <= outcome["elapsed"] < LATER_LIMIT + (STOPPED_FOR - 1.0) / 2
+    assert host.outcome("early")["error"] == "TaskTimeoutError"
+    gone(workers)
+
+
+def test_task_that_was_stopped_with_its_host_is_given_its_time(make_host):
+    """As in a container that is paused: nobody runs, and the clock goes on past the deadline."""
+    host = make_host(max_workers=1)
+    gate = host.gate("gate")
+    host.open_pool()
+    host.submit("task", "work_then_wait", host.rendezvous.path, "task", gate.path, timeout=LIMIT_WHEN_STOPPED)
+    worker = host.hold_reported(["task"])["task"]
+
+    host.stop()
+    worker.send(signal.SIGSTOP)
+    time.sleep(STOPPED_FOR)  # being stopped that long is the fault
+    worker.send(signal.SIGCONT)
+    host.resume()
+    time.sleep(1.0)  # the host looks at its deadlines within milliseconds; the task must outlive that
+    assert worker.alive()
+    gate.open()
+
+    assert host.outcome("task") == {"value": worker.pid}
