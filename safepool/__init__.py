@@ -11,10 +11,17 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from safepool._pool.executor import SafeProcessPoolExecutor as SafeProcessPoolExecutor
     from safepool._pool.future import SafeFuture as SafeFuture
+    from safepool._pool.process import process as process
+    from safepool._worker.identity import ThisWorker as ThisWorker
+    from safepool._worker.identity import get_worker as get_worker
     from safepool.context import get_context as get_context
     from safepool.errors import EndedProcess as EndedProcess
     from safepool.errors import InitializerError as InitializerError
+    from safepool.errors import LeftoverWarning as LeftoverWarning
+    from safepool.errors import QueueFullError as QueueFullError
+    from safepool.errors import SoftTimeoutError as SoftTimeoutError
     from safepool.errors import TaskKilledError as TaskKilledError
+    from safepool.errors import TaskMemoryError as TaskMemoryError
     from safepool.errors import TaskTimeoutError as TaskTimeoutError
     from safepool.errors import TransferError as TransferError
     from safepool.errors import WorkerDiedError as WorkerDiedError
@@ -24,25 +31,39 @@ __version__ = "0.1.0"
 _HOMES = {
     "EndedProcess": "safepool.errors",
     "InitializerError": "safepool.errors",
+    "LeftoverWarning": "safepool.errors",
+    "QueueFullError": "safepool.errors",
     "SafeFuture": "safepool._pool.future",
     "SafeProcessPoolExecutor": "safepool._pool.executor",
+    "SoftTimeoutError": "safepool.errors",
     "TaskKilledError": "safepool.errors",
+    "TaskMemoryError": "safepool.errors",
     "TaskTimeoutError": "safepool.errors",
+    "ThisWorker": "safepool._worker.identity",
     "TransferError": "safepool.errors",
     "WorkerDiedError": "safepool.errors",
     "get_context": "safepool.context",
+    "get_worker": "safepool._worker.identity",
+    "process": "safepool._pool.process",
 }
 
 __all__ = [
     "EndedProcess",
     "InitializerError",
+    "LeftoverWarning",
+    "QueueFullError",
     "SafeFuture",
     "SafeProcessPoolExecutor",
+    "SoftTimeoutError",
     "TaskKilledError",
+    "TaskMemoryError",
     "TaskTimeoutError",
+    "ThisWorker",
     "TransferError",
     "WorkerDiedError",
     "get_context",
+    "get_worker",
+    "process",
 ]
 
 

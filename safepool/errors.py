@@ -11,6 +11,7 @@ passed to ``__init__`` by name and restored by ``__reduce__``.
 from __future__ import annotations
 
 import concurrent.futures
+import queue
 import signal
 from concurrent.futures.process import BrokenProcessPool
 from typing import Any, NamedTuple
@@ -18,7 +19,11 @@ from typing import Any, NamedTuple
 __all__ = [
     "EndedProcess",
     "InitializerError",
+    "LeftoverWarning",
+    "QueueFullError",
+    "SoftTimeoutError",
     "TaskKilledError",
+    "TaskMemoryError",
     "TaskTimeoutError",
     "TransferError",
     "WorkerDiedError",
@@ -26,6 +31,7 @@ __all__ = [
 
 _MOST_SHOWN = 5  # ended processes that a message lists
 _MOST_COMMAND = 60  # characters of each one's command line
+_MIB = 1 << 20
 
 # One class from Python 3.11 on; two unrelated ones before, and callers catch either.
 _Timeout: tuple[type[BaseException], ...] = tuple(dict.fromkeys((concurrent.futures.TimeoutError, TimeoutError)))
@@ -187,6 +193,107 @@ class TaskTimeoutError(_Described, *_Timeout):  # type: ignore[misc]  # mypy: ba
         if stack:
             message += f"\nWhere it hung:\n{stack.rstrip()}"
         self._describe(message, facts)
+
+
+class SoftTimeoutError(_Described, *_Timeout):  # type: ignore[misc]  # mypy: bases are chosen at run time
+    """Raised inside a task that has run for its soft timeout, for the task to catch and to finish in order.
+
+    It is raised once, in the worker's main thread, between two steps of Python code; a system call that waits is
+    interrupted for it. A task that does not catch it fails with it, as with any other exception of its own.
+
+    You do not get this while the task is in native code that does not return to Python, nor where Python drops
+    exceptions (``__del__``, callbacks from C): what ends such a task is ``task_timeout``.
+
+    Attributes:
+        timeout: The soft limit in seconds.
+        elapsed: Seconds since the task's start.
+    """
+
+    timeout: float
+    elapsed: float
+
+    def __init__(self, *, timeout: float, elapsed: float) -> None:
+        message = f"the task has used up its soft timeout of {timeout:g} s: it has run for {elapsed:.3g} s"
+        self._describe(message, {"timeout": timeout, "elapsed": elapsed})
+
+
+class TaskMemoryError(_Described, MemoryError):
+    """The task and the processes it had started held more memory than its limit, and were ended.
+
+    Memory is looked at ten times a second: pages that are shared count once, and what the interpreter and the
+    imported modules take counts, too.
+
+    You do not get this when the task ran out of memory by itself (that is its own ``MemoryError``), or when the kernel
+    was quicker (``WorkerDiedError`` with ``oom``).
+
+    Attributes:
+        task: The call, with its arguments shortened.
+        pid: Process id of the worker, which is gone.
+        limit: The limit in bytes.
+        used: Bytes that the worker and everything beneath it held.
+        elapsed: Seconds from the task's start until the worker was ended.
+        stack: Python stacks of all threads of the worker at that moment; empty if none could be had.
+        ended: Processes that were ended with the worker.
+    """
+
+    task: str
+    pid: int
+    limit: int
+    used: int
+    elapsed: float
+    stack: str
+    ended: tuple[EndedProcess, ...]
+
+    def __init__(
+        self,
+        *,
+        task: str,
+        pid: int,
+        limit: int,
+        used: int,
+        elapsed: float,
+        stack: str = "",
+        ended: tuple[EndedProcess, ...] = (),
+    ) -> None:
+        facts = {
+            "task": task,
+            "pid": pid,
+            "limit": limit,
+            "used": used,
+            "elapsed": elapsed,
+            "stack": stack,
+            "ended": ended,
+        }
+        lines = [
+            f"{task} held {used / _MIB:.0f} MiB, above its limit of {limit / _MIB:.0f} MiB.",
+            f"Worker {pid} was ended after {elapsed:.3g} s.",
+            _describe_ended(ended),
+            "The pool goes on with a fresh worker.",
+        ]
+        message = " ".join(line for line in lines if line)
+        if stack:
+            message += f"\nWhere it was:\n{stack.rstrip()}"
+        self._describe(message, facts)
+
+
+class QueueFullError(_Described, queue.Full):
+    """``max_pending`` tasks wait for a worker already, and the pool was made with ``when_full="raise"``.
+
+    Nothing was submitted, and the pool goes on: try again when a task has been started.
+
+    Attributes:
+        max_pending: The most tasks that may wait.
+    """
+
+    max_pending: int
+
+    def __init__(self, *, max_pending: int) -> None:
+        message = f"{max_pending} tasks wait for a worker already (max_pending); this one was not submitted"
+        self._describe(message, {"max_pending": max_pending})
+
+
+class LeftoverWarning(RuntimeWarning):
+    """A task that has come to its end by itself left processes running in its worker's tree (``leftovers="warn"``)."""
 
 
 class TaskKilledError(_Described, RuntimeError):

@@ -10,7 +10,7 @@ import contextlib
 import os
 import subprocess
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from safepool._os import process_exit
 from safepool._os.environment import snapshot
@@ -19,6 +19,7 @@ from safepool._os.lifeline import ArmedPipe
 from safepool._os.marker import next_worker_marker
 from safepool._os.process_table import list_rows, read_row
 from safepool._os.process_tree import Leader, TreeEnding
+from safepool._os.tree_members import TreeMembers
 
 __all__ = ["ContainedProcess", "spawn"]
 
@@ -30,12 +31,14 @@ class ContainedProcess:
         pid: Its number, pinned until ``release``.
         pidfd: Readable once it is dead.
         ended: What was ended with it, once its tree is gone.
+        members: Finds the process and everything beneath it.
     """
 
     def __init__(self, leader: Leader, pidfd: int, lifeline: ArmedPipe, switch: ArmedPipe, marker: str) -> None:
         self.pid = leader.pid
         self.pidfd = pidfd
         self.marker = marker
+        self.members = TreeMembers(leader, f"{marker}=".encode())
         self._leader = leader
         self._lifeline = lifeline
         self._switch = switch
@@ -108,6 +111,14 @@ class ContainedProcess:
         """Freeze and kill the process and everything beneath it; the caller sees the ending through."""
         self._switch.disarm()  # else the first death would take the clean-up processes along
         ending = TreeEnding([self._leader], f"{self.marker}=".encode(), self._signal_group)
+        ending.begin()
+        return ending
+
+    def end_descendants(self, spared: Iterable[int]) -> TreeEnding:
+        """Freeze and kill everything beneath the process, but neither itself nor those; as ``end_tree`` otherwise."""
+        spared = frozenset({self.pid, *spared})
+        # The group is not signalled: the process goes on.
+        ending = TreeEnding([self._leader], f"{self.marker}=".encode(), lambda _leader, _signum: True, spared)
         ending.begin()
         return ending
 

@@ -14,7 +14,16 @@ import os
 from collections.abc import Iterator
 from typing import NamedTuple
 
-__all__ = ["ProcessRow", "command_of", "environment_of", "list_pids", "list_rows", "read_row"]
+__all__ = [
+    "ProcessRow",
+    "command_of",
+    "environment_of",
+    "list_pids",
+    "list_rows",
+    "memory_share_of",
+    "read_row",
+    "resident_pages_of",
+]
 
 _ABSENT = (FileNotFoundError, ProcessLookupError, PermissionError)
 _STAT_SIZE = 1024  # the longest line is about 400 bytes; one read is one consistent snapshot of it
@@ -71,6 +80,19 @@ def environment_of(pid: int) -> bytes:
 def command_of(pid: int) -> str:
     """Return the command line, for people; empty for a zombie or a process that may not be read."""
     return _read(f"/proc/{pid}/cmdline", 4096).rstrip(b"\0").replace(b"\0", b" ").decode(errors="replace")
+
+
+def resident_pages_of(pid: int) -> int:
+    """Return how many pages of memory the process has resident, shared ones included; 0 if it is gone."""
+    statm = _read(f"/proc/{pid}/statm", _STAT_SIZE)
+    return int(statm.split()[1]) if statm else 0
+
+
+def memory_share_of(pid: int) -> int | None:
+    """Return the bytes that are the process's own plus its share of the others, swapped or not; None if unknown."""
+    lines = [line.split() for line in _read_all(f"/proc/{pid}/smaps_rollup").splitlines()]
+    shares = [int(line[1]) for line in lines if line[0] in (b"Pss:", b"SwapPss:")]
+    return sum(shares) * 1024 if shares else None
 
 
 def _read(path: str, size: int) -> bytes:

@@ -30,7 +30,7 @@ from typing import NamedTuple
 from safepool._os import process_exit
 from safepool._os.process_table import ProcessRow, command_of, environment_of, list_pids, read_row
 
-__all__ = ["Leader", "Remains", "TreeEnding"]
+__all__ = ["Leader", "Remains", "TreeEnding", "is_cleaner"]
 
 _CLEANER_GRACE = 2.0  # seconds for clean-up processes to leave by themselves; unlinking takes them milliseconds
 _PATIENCE = 5.0  # seconds for killed processes to die: 4 GB of memory take 0.1 s, an uninterruptible sleep has no limit
@@ -41,6 +41,11 @@ _MOST_HELD = 128  # descriptors; a larger tree is ended in turns
 _RETRY = 0.01  # seconds until the next look where there was no room for one
 
 _CLEANERS = ("resource_tracker import main", "torch_shm_manager")
+
+
+def is_cleaner(command: str) -> bool:
+    """Return True for the command line of a process that cleans up after others, and then leaves by itself."""
+    return any(cleaner in command for cleaner in _CLEANERS)
 
 
 class Leader(NamedTuple):
@@ -189,12 +194,12 @@ class TreeEnding:
             command = ""
         if is_new and row.pid not in self._leaders:
             self.ended.append(Remains(row.pid, command or "(a process without a command line)"))
-        is_cleaner = any(cleaner in command for cleaner in _CLEANERS)
+        cleans_up = is_cleaner(command)
         if pidfd < 0:
-            self._end_unheld(row, is_cleaner)
+            self._end_unheld(row, cleans_up)
             return
-        self._held[row.pid] = _Held(pidfd, is_cleaner)
-        if not is_cleaner:
+        self._held[row.pid] = _Held(pidfd, cleans_up)
+        if not cleans_up:
             process_exit.send_signal(pidfd, signal.SIGSTOP)
 
     def _open(self, row: ProcessRow) -> int | None:
@@ -216,10 +221,10 @@ class TreeEnding:
             return None
         return pidfd
 
-    def _end_unheld(self, row: ProcessRow, is_cleaner: bool) -> None:
+    def _end_unheld(self, row: ProcessRow, cleans_up: bool) -> None:
         """There is no room to hold it: end it by number, an instant after its start time was read; look again soon."""
         self._retry_at = time.monotonic() + _RETRY
-        if not is_cleaner:
+        if not cleans_up:
             with contextlib.suppress(ProcessLookupError, PermissionError):
                 os.kill(row.pid, signal.SIGKILL)
 

@@ -19,11 +19,13 @@ class Do(enum.Enum):
 
     GIVE = "give the next waiting task to an idle worker"
     START = "start one more worker"
+    WARN = "its task has used up its soft timeout: tell it"
     CONDEMN = "its task is past its deadline: get its stacks"
     STOP = "send it SIGTERM, and wait for the grace"
     END = "end it with its tree"
     RETIRE = "tell it to leave"
     KEEP = "nothing to do, but it stays"
+    MEASURE = "look at the memory of those whose tasks have a limit"
     KILL_ALL = "end every worker and cancel what waits"
     FINISH = "nothing is left to do, ever"
 
@@ -40,11 +42,13 @@ def decide(state: PoolState, now: float) -> list[Action]:
     if state.kill_at is not None and now >= state.kill_at:
         return [Action(Do.KILL_ALL)]
     overdue = [worker for worker in state.workers.values() if _is_overdue(worker, now)]
-    actions = [_decide_overdue(state, worker) for worker in overdue if worker.state is not WorkerState.IDLE]
+    actions = [_decide_overdue(worker) for worker in overdue if worker.state is not WorkerState.IDLE]
     work = _decide_work(state, now)
     retiring = [action.worker for action in work if action.do is Do.RETIRE]
     idle = [worker for worker in overdue if worker.state is WorkerState.IDLE and worker not in retiring]
     actions += _decide_idle(state, idle) + work
+    if state.measure_at is not None and now >= state.measure_at:
+        actions.append(Action(Do.MEASURE))
     if (state.closing or state.abandoned) and not state.waiting_count and not state.workers:
         actions.append(Action(Do.FINISH))
     return actions
@@ -53,21 +57,22 @@ def decide(state: PoolState, now: float) -> list[Action]:
 def next_instant(state: PoolState) -> float | None:
     """Return when ``decide`` must be asked again even if nothing happens, or None for never."""
     instants = [worker.due for worker in state.workers.values() if worker.due is not None]
-    if state.kill_at is not None:
-        instants.append(state.kill_at)
+    instants += [instant for instant in (state.kill_at, state.measure_at) if instant is not None]
     if state.failed_starts and state.to_start():
         instants.append(state.start_at)
     return min(instants, default=None)
 
 
 def _is_overdue(worker: Worker, now: float) -> bool:
-    return worker.due is not None and worker.due <= now and worker.state is not WorkerState.ENDING
+    is_ending = worker.state in (WorkerState.ENDING, WorkerState.SWEEPING)  # looked at in every turn
+    return worker.due is not None and worker.due <= now and not is_ending
 
 
-def _decide_overdue(state: PoolState, worker: Worker) -> Action:
+def _decide_overdue(worker: Worker) -> Action:
     if worker.state is WorkerState.BUSY:
-        return Action(Do.CONDEMN, worker)
-    if worker.state is WorkerState.DUMPING and state.settings.grace:
+        has_soft_timeout = worker.task is not None and worker.task.terms.soft_timeout is not None
+        return Action(Do.WARN if has_soft_timeout and not worker.is_warned else Do.CONDEMN, worker)
+    if worker.state is WorkerState.DUMPING and worker.grace:
         return Action(Do.STOP, worker)
     return Action(Do.END, worker)
 

@@ -3,11 +3,33 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from functools import partial
 from numbers import Real
 from typing import Any
 
-__all__ = ["check_callable", "check_choice", "check_count", "check_number", "check_seconds"]
+from safepool._pool.terms import Terms
+
+__all__ = [
+    "check_callable",
+    "check_choice",
+    "check_count",
+    "check_environment",
+    "check_number",
+    "check_seconds",
+    "check_size",
+    "check_terms",
+]
+
+_SIZE = re.compile(r"\s*(\d+(?:\.\d*)?|\.\d+)\s*([KMGT]i?|k)?B\s*")
+_FACTORS = {
+    prefix: base ** (power + 1)
+    for base, prefixes in ((1000, ("k", "M", "G", "T")), (1024, ("Ki", "Mi", "Gi", "Ti")))
+    for power, prefix in enumerate(prefixes)
+}
+_LEAST_SIZE = 32 << 20  # bytes; a worker that has imported nothing of the user's holds about 16 MiB
 
 
 def check_seconds(name: str, value: float | None, *, allow_zero: bool = False) -> float | None:
@@ -29,6 +51,50 @@ def check_seconds(name: str, value: float | None, *, allow_zero: bool = False) -
         wanted = "a finite number of seconds, zero or more" if allow_zero else "a finite number of seconds above zero"
         raise ValueError(f"{name} must be {wanted} (None for no limit), not {value!r}")
     return seconds
+
+
+def check_size(name: str, value: int | str | None) -> int | None:
+    """Return an amount of memory in bytes, or None for no limit.
+
+    Raises:
+        TypeError: It is neither an integer nor text.
+        ValueError: It is no size ("2GiB", "500 MB", "1.5GB"), or less than a worker needs to be there at all.
+    """
+    if value is None:
+        return None
+    if isinstance(value, bool) or not isinstance(value, int | str):
+        raise TypeError(f"{name} must be a number of bytes, a text like '2GiB' or None, not {value!r}")
+    size = value if isinstance(value, int) else _parse_size(name, value)
+    if size < _LEAST_SIZE:
+        raise ValueError(
+            f"{name} must be {_LEAST_SIZE >> 20} MiB or more, not {value!r}: a worker that does nothing needs half"
+        )
+    return size
+
+
+def _parse_size(name: str, text: str) -> int:
+    match = _SIZE.fullmatch(text)
+    if match is None:
+        raise ValueError(f"{name} must be a size with a unit, like '2GiB' or '500MB', not {text!r}")
+    return int(float(match[1]) * _FACTORS.get(match[2], 1))
+
+
+def check_terms(base: Terms = Terms(), **changes: Any) -> Terms:  # noqa: B008  # it cannot be changed
+    """Return the terms with these changes; ``task_timeout`` is the constructor's name for ``timeout``.
+
+    Raises:
+        TypeError: One has the wrong type.
+        ValueError: One is out of range, or they contradict each other.
+    """
+    checked = {name: _TERMS[name](name, value) for name, value in changes.items()}
+    if "task_timeout" in checked:
+        checked["timeout"] = checked.pop("task_timeout")
+    terms = replace(base, **checked)
+    if terms.soft_timeout is not None and terms.timeout is not None and terms.soft_timeout >= terms.timeout:
+        raise ValueError(
+            f"soft_timeout must be less than the timeout ({terms.timeout:g} s), not {terms.soft_timeout!r}"
+        )
+    return terms
 
 
 def check_count(name: str, value: int | None) -> int | None:
@@ -76,3 +142,29 @@ def check_callable(name: str, value: Callable[..., Any] | None) -> None:
     """Raise TypeError unless the value can be called."""
     if not callable(value):
         raise TypeError(f"{name} must be callable, not {value!r}")
+
+
+def check_environment(name: str, value: Mapping[str, str] | None) -> dict[str, str]:
+    """Return environment variables; none at all for None.
+
+    Raises:
+        TypeError: Names and values are not all text.
+        ValueError: There cannot be a variable like one of them.
+    """
+    environment = dict(value or {})
+    for key, text in environment.items():
+        if not all(isinstance(part, str) for part in (key, text)):
+            raise TypeError(f"{name} must map strings to strings, not {key!r} to {text!r}")
+        if not key or "=" in key or "\0" in key + text:
+            raise ValueError(f"{name}: {key!r}={text!r} cannot stand in an environment")
+    return environment
+
+
+_TERMS: dict[str, Callable[[str, Any], Any]] = {
+    "task_timeout": check_seconds,
+    "timeout": check_seconds,
+    "soft_timeout": check_seconds,
+    "memory_limit": check_size,
+    "retries": check_number,
+    "priority": partial(check_number, least=None),
+}

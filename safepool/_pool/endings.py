@@ -1,8 +1,11 @@
-"""How workers come to their end, and what becomes of the tasks that they had.
+"""How workers come to their end, and what becomes of the tasks that they had; and how a task's leftovers do.
 
-A worker's tree is ended in steps that do not block (``_os.process_tree``); the supervisor asks ``advance`` at each
-turn. When nothing is left, the leader is reaped, and only then is the task's future settled, or the task put back into
-the queue: it was sent but never begun, or it has retries left.
+A worker's tree is frozen, listed, killed and confirmed dead, in steps that do not block (``_os.process_tree``); the
+supervisor asks ``advance`` at each turn. When nothing is left, the leader is reaped, and only then is the task's future
+settled, or the task put back into the queue: it was sent but never begun, or it has retries left.
+
+What a task that came to its end by itself has left running beneath its worker is ended in the same steps, without the
+worker, if the pool was made so; its outcome waits until that is done.
 """
 
 from __future__ import annotations
@@ -11,6 +14,7 @@ import logging
 import os
 import threading
 import time
+from collections.abc import Callable, Iterable
 from functools import partial
 
 from safepool._os.oom import oom_kill_count
@@ -33,7 +37,16 @@ _MOST_PUT_BACKS = 3  # a task that never seems to begin may be hiding that it do
 class Endings:
     """Ends the workers of one pool. Used by the supervisor's thread alone."""
 
-    def __init__(self, state: PoolState, lock: threading.RLock, watch: Watch, delivery: Delivery, staff: Staff) -> None:
+    def __init__(
+        self,
+        state: PoolState,
+        lock: threading.RLock,
+        watch: Watch,
+        delivery: Delivery,
+        staff: Staff,
+        on_swept: Callable[[Worker], None],
+    ) -> None:
+        self._on_swept = on_swept
         self._state = state
         self._lock = lock
         self._watch = watch
@@ -44,6 +57,8 @@ class Endings:
         """Begin to end a worker with its tree, whatever it is doing; does nothing if that has begun already."""
         if worker.state is WorkerState.ENDING:
             return
+        if worker.state is WorkerState.SWEEPING:
+            self._finish_sweep(worker)
         with self._lock:
             worker.failed_boot = worker.state is WorkerState.STARTING
             worker.ended_at = time.monotonic()
@@ -55,14 +70,33 @@ class Endings:
         worker.ending = worker.contained.end_tree()
         self._watch_ending(worker)
 
+    def sweep(self, worker: Worker, spared: Iterable[int]) -> None:
+        """Begin to end what a task has left behind, but not those."""
+        worker.move(WorkerState.SWEEPING)
+        self._watch.drop_all(worker)  # it has been given nothing; should it die, that is soon enough to see afterwards
+        worker.ending = worker.contained.end_descendants(spared)
+        self._watch_ending(worker)
+
     def advance(self) -> None:
         """Go on with every ending that there is."""
         for worker in list(self._state.workers.values()):
-            if worker.ending is not None:
-                if worker.ending.advance():
-                    self._bury(worker)
-                else:
-                    self._watch_ending(worker)
+            if worker.ending is None:
+                continue
+            if not worker.ending.advance():
+                self._watch_ending(worker)
+            elif worker.state is WorkerState.SWEEPING:
+                self._finish_sweep(worker)
+            else:
+                self._bury(worker)
+
+    def _finish_sweep(self, worker: Worker) -> None:
+        assert worker.ending is not None
+        assert worker.task is not None
+        self._watch.drop_all(worker)
+        worker.ending.close()
+        worker.task.future.leftovers = tuple(EndedProcess(*remains) for remains in worker.ending.ended)
+        worker.ending = None
+        self._on_swept(worker)
 
     def _watch_ending(self, worker: Worker) -> None:
         assert worker.ending is not None
@@ -117,7 +151,7 @@ class Endings:
             if task.put_backs <= _MOST_PUT_BACKS:
                 task.attempts -= 1
                 return True
-        return task.attempts <= task.retries
+        return task.attempts <= task.terms.retries
 
 
 def part(worker: Worker, task: Task) -> None:

@@ -12,9 +12,19 @@ from dataclasses import replace
 from types import TracebackType
 from typing import Any, Literal, ParamSpec, TypeVar, get_args, overload
 
-from safepool._pool.door import check_callable, check_choice, check_count, check_number, check_seconds
+from safepool._pool.door import (
+    check_callable,
+    check_choice,
+    check_count,
+    check_environment,
+    check_number,
+    check_seconds,
+    check_size,
+    check_terms,
+)
 from safepool._pool.future import SafeFuture
 from safepool._pool.handle import WorkerHandle
+from safepool._pool.leftovers import LeftoversPolicy
 from safepool._pool.mapping import DEFAULT, MappingExecutor
 from safepool._pool.pool import Pool
 from safepool._pool.state import Settings
@@ -28,6 +38,7 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 OnError = Literal["wait", "cancel", "kill"]
+WhenFull = Literal["block", "raise"]
 
 
 class SafeProcessPoolExecutor(MappingExecutor):
@@ -56,6 +67,23 @@ class SafeProcessPoolExecutor(MappingExecutor):
         spare_workers: Workers that stand by in addition to ``max_workers``, ready to take the place of one that
             dies or is ended.
         idle_timeout: Seconds after which a worker that has nothing to do leaves; None for never.
+        soft_timeout: Seconds after which ``SoftTimeoutError`` is raised inside a task, once, so that it can finish in
+            order; less than ``task_timeout``. None for never.
+        memory_limit: Bytes that a task may hold, with its worker's interpreter and every process it has started, as a
+            number or as text with a unit ("2GiB"). It is looked at ten times a second while the task runs; above it,
+            the task is ended and its future raises ``TaskMemoryError``. None for no limit.
+        max_worker_memory: Bytes that a worker itself may hold between two tasks; one that holds more is replaced by a
+            fresh one, as after ``max_tasks_per_child``. None for no limit.
+        finalizer: Called in a worker before it leaves in order: at the end of the pool, when it is worn, when it has
+            been idle for too long. Not when it dies or is ended.
+        finalargs: Arguments for it.
+        exit_timeout: Seconds for finalizer and exit handlers together, after which a worker that leaves is ended.
+        max_pending: The most tasks that may be submitted without having begun; None for any number.
+        when_full: What ``submit`` does where there are so many: "block" until there is room, or "raise"
+            ``QueueFullError``.
+        leftovers: What becomes of processes that a task has left running when it came to its end by itself: "keep"
+            them until the worker leaves, "warn" of them (``LeftoverWarning``, and ``future.leftovers``), or "end" them
+            before the future is settled. Those that the initializer has started are left alone.
         on_error: What the ``with`` block does when an exception leaves it: "wait" for all work, as the standard
             library does, "cancel" what has not started, or "kill" what runs, too.
         env: Environment variables of the workers, in addition to the host's.
@@ -82,11 +110,22 @@ class SafeProcessPoolExecutor(MappingExecutor):
         min_workers: int = 0,
         spare_workers: int = 0,
         idle_timeout: float | None = None,
+        soft_timeout: float | None = None,
+        memory_limit: int | str | None = None,
+        max_worker_memory: int | str | None = None,
+        finalizer: Callable[..., object] | None = None,
+        finalargs: tuple[Any, ...] = (),
+        exit_timeout: float = 5.0,
+        max_pending: int | None = None,
+        when_full: WhenFull = "block",
+        leftovers: LeftoversPolicy = "keep",
         on_error: OnError = "wait",
         env: Mapping[str, str] | None = None,
     ) -> None:
         self._max_workers = check_count("max_workers", max_workers) or _usable_cpus()
-        self._terms = Terms(check_seconds("task_timeout", task_timeout), check_number("retries", retries))
+        self._terms = check_terms(
+            task_timeout=task_timeout, soft_timeout=soft_timeout, memory_limit=memory_limit, retries=retries
+        )
         self._on_error = check_choice("on_error", on_error, get_args(OnError))
         if check_number("min_workers", min_workers) > self._max_workers:
             raise ValueError(f"min_workers must not exceed max_workers ({self._max_workers}), not {min_workers!r}")
@@ -94,8 +133,10 @@ class SafeProcessPoolExecutor(MappingExecutor):
             raise TypeError(f"mp_context must be a multiprocessing context or None, not {mp_context!r}")
         self._mp_context = mp_context or multiprocessing.get_context("spawn")
         preparation = Preparation()
+        self._imports_main = preparation.imports_main
         dumps = payload.dumps if preparation.imports_main else payload.dumps_by_value
-        call, fds = _pickle_initializer(initializer, initargs, dumps)
+        call, fds = _pickle_call("initializer", initializer, initargs, dumps)
+        last_call, last_fds = _pickle_call("finalizer", finalizer, finalargs, dumps)
         settings = Settings(
             max_workers=self._max_workers,
             max_tasks_per_child=check_count("max_tasks_per_child", max_tasks_per_child),
@@ -103,12 +144,21 @@ class SafeProcessPoolExecutor(MappingExecutor):
             spare_workers=check_number("spare_workers", spare_workers),
             idle_timeout=check_seconds("idle_timeout", idle_timeout),
             grace=check_seconds("grace", grace, allow_zero=True) or 0.0,
-            environment=_check_environment(env),
+            environment=check_environment("env", env),
+            exit_timeout=_check_exit_timeout(exit_timeout),
+            max_worker_memory=check_size("max_worker_memory", max_worker_memory),
+            max_pending=check_count("max_pending", max_pending),
+            when_full=check_choice("when_full", when_full, get_args(WhenFull)),
+            leftovers=check_choice("leftovers", leftovers, get_args(LeftoversPolicy)),
             initializer=call,
-            inherited_fds=fds,
+            finalizer=last_call,
+            inherited_fds=(*fds, *last_fds),
             dumps=dumps,
         )
-        self._initargs = initargs  # what their pickled form refers to must live as long as workers may be started
+        self._arguments = (
+            initargs,
+            finalargs,
+        )  # what their pickled form refers to must live as long as workers may be started
         self._pool = Pool(settings, preparation)
         self._finalizer = weakref.finalize(self, self._pool.abandon)
         self._finalizer.atexit = False  # the exit of the interpreter is the pools' own business
@@ -136,6 +186,7 @@ class SafeProcessPoolExecutor(MappingExecutor):
             ValueError: ``task_timeout`` is not above zero.
             RuntimeError: The pool is shut down, or belongs to the process that forked this one.
             InitializerError: No worker could be made ready.
+            QueueFullError: ``max_pending`` tasks wait already, in a pool with ``when_full="raise"``.
 
         A call that cannot be pickled is not raised here: its future gets the error.
         """
@@ -143,7 +194,15 @@ class SafeProcessPoolExecutor(MappingExecutor):
         terms = self._terms if task_timeout is DEFAULT else replace(self._terms, timeout=self._limit(task_timeout))
         return self._pool.submit(fn, args, kwargs, terms)
 
-    def options(self, *, timeout: float | None = DEFAULT, retries: int = DEFAULT, priority: int = DEFAULT) -> PoolView:
+    def options(
+        self,
+        *,
+        timeout: float | None = DEFAULT,
+        soft_timeout: float | None = DEFAULT,
+        memory_limit: int | str | None = DEFAULT,
+        retries: int = DEFAULT,
+        priority: int = DEFAULT,
+    ) -> PoolView:
         """Return a view of this pool on other terms.
 
         The view is an Executor itself, for libraries that take one, and its ``submit`` passes every keyword to the
@@ -151,10 +210,14 @@ class SafeProcessPoolExecutor(MappingExecutor):
 
         Args:
             timeout: Seconds that each task may run; None for no limit.
+            soft_timeout: Seconds after which a task is warned; None for never.
+            memory_limit: Bytes that a task may hold with all that it starts; None for no limit.
             retries: How often a task is run again after its worker died or its time was up.
             priority: The lowest number goes first; 0 unless said otherwise.
         """
-        return PoolView(self, self._terms).options(timeout=timeout, retries=retries, priority=priority)
+        return PoolView(self, self._terms).options(
+            timeout=timeout, soft_timeout=soft_timeout, memory_limit=memory_limit, retries=retries, priority=priority
+        )
 
     def shutdown(
         self, wait: bool = True, *, cancel_futures: bool = False, timeout: float | None = None, kill: bool = False
@@ -239,16 +302,25 @@ class PoolView(MappingExecutor):
         self._terms = terms
         self._max_workers = executor._max_workers
 
-    def options(self, *, timeout: float | None = DEFAULT, retries: int = DEFAULT, priority: int = DEFAULT) -> PoolView:
+    def options(
+        self,
+        *,
+        timeout: float | None = DEFAULT,
+        soft_timeout: float | None = DEFAULT,
+        memory_limit: int | str | None = DEFAULT,
+        retries: int = DEFAULT,
+        priority: int = DEFAULT,
+    ) -> PoolView:
         """Return a view that differs from this one in what is given here."""
-        terms = self._terms
-        if timeout is not DEFAULT:
-            terms = replace(terms, timeout=check_seconds("timeout", timeout))
-        if retries is not DEFAULT:
-            terms = replace(terms, retries=check_number("retries", retries))
-        if priority is not DEFAULT:
-            terms = replace(terms, priority=check_number("priority", priority, least=None))
-        return PoolView(self._executor, terms)
+        given = {
+            "timeout": timeout,
+            "soft_timeout": soft_timeout,
+            "memory_limit": memory_limit,
+            "retries": retries,
+            "priority": priority,
+        }
+        changes = {name: value for name, value in given.items() if value is not DEFAULT}
+        return PoolView(self._executor, check_terms(self._terms, **changes))
 
     def submit(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> SafeFuture[T]:
         """Have a worker call ``fn(*args, **kwargs)`` on this view's terms; return its future."""
@@ -277,26 +349,21 @@ def _usable_cpus() -> int:
     return int(loky.cpu_count())
 
 
-def _check_environment(env: Mapping[str, str] | None) -> dict[str, str]:
-    if env is None:
-        return {}
-    environment = dict(env)
-    for name, value in environment.items():
-        if not all(isinstance(text, str) for text in (name, value)):
-            raise TypeError(f"env must map strings to strings, not {name!r} to {value!r}")
-        if not name or "=" in name or "\0" in name + value:
-            raise ValueError(f"env: {name!r}={value!r} cannot stand in an environment")
-    return environment
+def _check_exit_timeout(exit_timeout: float) -> float:
+    seconds = check_seconds("exit_timeout", exit_timeout, allow_zero=True)
+    if seconds is None:
+        raise TypeError("exit_timeout must be a number of seconds, not None: the end of a pool must come")
+    return seconds
 
 
-def _pickle_initializer(
-    initializer: Callable[..., object] | None, initargs: tuple[Any, ...], dumps: Callable[[object], bytes]
+def _pickle_call(
+    name: str, fn: Callable[..., object] | None, args: tuple[Any, ...], dumps: Callable[[object], bytes]
 ) -> tuple[bytes, tuple[int, ...]]:
-    """Pickle the initializer once for all workers, with the descriptors that it needs in each."""
-    if initializer is None:
+    """Pickle what each worker is to call, once for all of them, with the descriptors that it needs in each."""
+    if fn is None:
         return b"", ()
-    if not callable(initializer):
-        raise TypeError(f"initializer must be callable or None, not {initializer!r}")
+    if not callable(fn):
+        raise TypeError(f"{name} must be callable or None, not {fn!r}")
     with spawn_window() as window:
-        call = dumps((initializer, tuple(initargs), {}))
+        call = dumps((fn, tuple(args), {}))
     return call, tuple(window.fds)

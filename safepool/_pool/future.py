@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
+from collections.abc import Generator
 from concurrent.futures import Future
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 if TYPE_CHECKING:
     from safepool._pool.pool import Pool
     from safepool._pool.task import Task
     from safepool._pool.worker import Worker
+    from safepool.errors import EndedProcess
 
 __all__ = ["SafeFuture"]
 
@@ -22,11 +25,14 @@ class SafeFuture(Future[T]):
     Attributes:
         pid: Process id of the worker that runs or ran the task; None before it started.
         started_at: The instant (``time.monotonic`` seconds) at which the worker began with it; None before.
+        leftovers: Processes that the task had left running when it came to its end by itself; looked for only in a pool
+            with ``leftovers="warn"``, or "end", in which they are ended before the future is settled.
     """
 
     __module__ = "safepool"
 
     pid: int | None = None
+    leftovers: tuple[EndedProcess, ...] = ()
     _attempts: int = 0
     _started_at: float | None = None
     _pool: Pool | None = None
@@ -46,10 +52,16 @@ class SafeFuture(Future[T]):
             return self._started_at
         return worker.record.begun_at(task.number)
 
-    def cancel(self) -> bool:
-        """Cancel the call if it has not started; return False if it has. Waiters are woken at once."""
+    def cancel(self, *, cancel_running: bool = False) -> bool:
+        """Cancel the call if it has not started; return False if it has. Waiters are woken at once.
+
+        Args:
+            cancel_running: If it runs, end it as ``kill`` does; its outcome is ``TaskKilledError`` then.
+        """
         pool, task = self._pool, self._task
         if not super().cancel():
+            if cancel_running and pool is not None and task is not None:
+                return pool.kill_task(task, "future.cancel(cancel_running=True)")
             return False
         if pool is not None and task is not None:
             pool.forget_cancelled(task)
@@ -67,6 +79,31 @@ class SafeFuture(Future[T]):
         if pool is None or task is None:
             return False
         return self.cancel() or pool.kill_task(task, "future.kill()")
+
+    def __await__(self) -> Generator[Any, None, T]:
+        """Wait for the outcome in an asyncio event loop.
+
+        Cancelling whoever waits cancels the call, as with asyncio's own futures: one that runs is ended as ``kill``
+        does. ``asyncio.shield`` prevents that.
+        """
+        import asyncio
+
+        loop = asyncio.get_running_loop()
+        settled = asyncio.Event()
+
+        def wake(_: object) -> None:
+            with contextlib.suppress(RuntimeError):  # the loop was closed: nobody waits any more
+                loop.call_soon_threadsafe(settled.set)
+
+        self.add_done_callback(wake)
+        try:
+            yield from settled.wait().__await__()
+        except asyncio.CancelledError:
+            self.cancel(cancel_running=True)
+            raise
+        if self.cancelled():
+            raise asyncio.CancelledError
+        return self.result()  # from here, StopIteration becomes RuntimeError: it ends a coroutine otherwise
 
     def _invoke_callbacks(self) -> None:
         """Callbacks are user code: they run where they can be slow without making a deadline late."""

@@ -20,11 +20,11 @@ class Lanes:
 
     def append(self, task: Task) -> None:
         """Put a task behind those of its priority."""
-        self._lane(task.priority).append(task)
+        self._lane(task.terms.priority).append(task)
 
     def appendleft(self, task: Task) -> None:
         """Put a task before those of its priority."""
-        self._lane(task.priority).appendleft(task)
+        self._lane(task.terms.priority).appendleft(task)
 
     def popleft(self) -> Task:
         """Take the first task of the first priority."""

@@ -21,6 +21,7 @@ from safepool._worker.framing import Frame, Kind
 from safepool._worker.payload import one_line
 from safepool.errors import (
     TaskKilledError,
+    TaskMemoryError,
     TaskTimeoutError,
     TransferError,
     WorkerDiedError,
@@ -37,6 +38,7 @@ __all__ = [
     "line_of",
     "never_run",
     "not_started",
+    "outgrown",
     "rebuild",
     "settle",
     "timed_out",
@@ -140,11 +142,24 @@ def timed_out(task: Task, end: Obituary) -> BaseException:
     return TaskTimeoutError(
         task=task.describe(),
         pid=end.pid,
-        timeout=task.timeout or 0.0,
+        timeout=task.terms.timeout or 0.0,
         elapsed=end.elapsed or 0.0,
         stack=end.stack,
         ended=end.ended,
         attempts=task.attempts,
+    )
+
+
+def outgrown(limit: int, used: int, task: Task, end: Obituary) -> BaseException:
+    """The task and what it had started held more memory than they may."""
+    return TaskMemoryError(
+        task=task.describe(),
+        pid=end.pid,
+        limit=limit,
+        used=used,
+        elapsed=end.elapsed or 0.0,
+        stack=end.stack,
+        ended=end.ended,
     )
 
 

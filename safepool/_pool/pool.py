@@ -5,6 +5,7 @@ Holds no reference to its executor, which may therefore be collected while its w
 
 from __future__ import annotations
 
+import _thread
 import itertools
 import os
 import sys
@@ -20,6 +21,7 @@ from safepool._pool import outcomes
 from safepool._pool.delivery import Delivery
 from safepool._pool.future import SafeFuture
 from safepool._pool.handle import WorkerHandle
+from safepool._pool.room import Room
 from safepool._pool.staff import Staff
 from safepool._pool.state import PoolState, Settings
 from safepool._pool.supervisor import Supervisor
@@ -51,10 +53,15 @@ class Pool:
         self._wakeup = Wakeup()
         self._delivery = Delivery("safepool-delivery")
         self._callbacks = Delivery("safepool-callbacks")
+        self._room = Room(self._state.places, settings.max_pending)
         staff = Staff(self._state, self._lock, self._wakeup, self._delivery, preparation)
-        self._supervisor = Supervisor(self._state, self._inbox, self._lock, self._wakeup, self._delivery, staff)
-        self._starting: threading.Thread | None = None  # what callers have made last; it may never have come up
+        self._supervisor = Supervisor(
+            self._state, self._inbox, self._lock, self._wakeup, self._delivery, staff, self._room
+        )
+        self._is_needed = False  # a supervisor is to be started, or has been
+        self._is_started = False  # likewise, and surely so
         self._thread: threading.Thread | None = None  # the one that supervises; set by itself
+        self._is_up = threading.Event()
         self._is_over = threading.Event()
         self._only_one = threading.Lock()  # taken by the first supervisor thread, for good
         self._owner = os.getpid()
@@ -64,21 +71,29 @@ class Pool:
     def submit(
         self, fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], terms: Terms
     ) -> SafeFuture[Any]:
-        """Take a call; return its future. A call that cannot be pickled fails its future, not this method."""
+        """Take a call; return its future. A call that cannot be pickled fails its future, not this method.
+
+        Where the pending tasks are limited, this waits for room, or raises ``QueueFullError``.
+        """
         self._check_owner()
         self._check_open()
         future: SafeFuture[Any] = SafeFuture()
         number = next(self._numbers)
-        task = Task(number, future, (fn, args, kwargs), b"", terms.timeout, terms.priority, terms.retries)
+        task = Task(number, future, (fn, args, kwargs), b"", terms)
         try:
             task.payload = self._state.settings.dumps(task.call)
         except Exception as error:
             task.unfit = error
         future._pool, future._task = self, task
-        self._ensure_thread()
-        self._tell(partial(self._supervisor.take_in, task))
-        if self._supervisor.is_finished:
-            self._refuse_late(task)
+        try:
+            self._room.take(number, wait=self._state.settings.when_full == "block", check_open=self._check_open)
+            self._ensure_thread()
+            self._tell(partial(self._supervisor.take_in, task))
+            if self._supervisor.is_finished:
+                self._refuse_late(task)
+        except BaseException:
+            self._room.leave(number)
+            raise
         return future
 
     def close(self, *, cancel: bool = False, kill: bool = False, timeout: float | None = None, reason: str) -> None:
@@ -86,10 +101,11 @@ class Pool:
         if self._owner != os.getpid():
             return
         self._is_closing = True
+        self._room.open()
         kill_at = None
         if kill or timeout is not None:
             kill_at = time.monotonic() + (0.0 if kill else timeout or 0.0)
-        if self._starting is None:  # it was never needed
+        if not self._is_needed:
             self._wakeup.close()
         else:
             self._tell(partial(self._supervisor.close, cancel=cancel or kill, kill_at=kill_at, reason=reason))
@@ -101,9 +117,9 @@ class Pool:
 
     def join(self) -> None:
         """Wait until the pool is closed, its work done and its workers gone."""
-        if self._owner != os.getpid() or self._starting is None or self._thread is threading.current_thread():
+        if self._owner != os.getpid() or not self._is_needed or self._thread is threading.current_thread():
             return
-        self._ensure_thread()
+        self._ensure_thread(surely=True)
         self._is_over.wait()
         if self._thread is not None:
             self._thread.join()
@@ -133,7 +149,7 @@ class Pool:
 
     def handles(self) -> dict[int, WorkerHandle]:
         """Return the workers there are, by process id, once those that waiting tasks call for have been started."""
-        if self._starting is None or self._owner != os.getpid():
+        if not self._is_needed or self._owner != os.getpid():
             return {}
         with self._lock:
             self._supervisor.staff.news.wait_for(lambda: not self._inbox and not self._state.to_start(), _START_LIMIT)
@@ -148,6 +164,8 @@ class Pool:
     @property
     def thread(self) -> threading.Thread | None:
         """The supervisor's thread, once there is one."""
+        if self._is_needed:
+            self._is_up.wait(_START_LIMIT)
         return self._thread
 
     def _tell(self, wish: Callable[[], None]) -> None:
@@ -176,27 +194,38 @@ class Pool:
         if sys.is_finalizing() or _exiting:
             raise RuntimeError("cannot schedule new futures after interpreter shutdown")
 
-    def _ensure_thread(self) -> None:
-        """Have a supervisor.
+    def _ensure_thread(self, *, surely: bool = False) -> None:
+        """Have a supervisor; ``surely``, for whoever is going to wait for it.
 
-        1. A caller makes a thread. 2. Ctrl-C strikes before, or while, it is started. 3. Nobody knows whether it will
-        come up. So the next caller starts one more, and the first to come up is the supervisor.
-        (``test_interrupt_while_the_supervisor_is_started_leaves_by_itself``)
+        1. A caller starts a thread. 2. Ctrl-C strikes before or after. 3. Nobody knows whether it will come up. So the
+        next caller starts one more, and the first to come up is the supervisor. The caller itself makes one call into
+        C, which is done or not: ``Thread.start`` waits for the thread, and Ctrl-C in that wait may leave its lock in
+        disorder. (``test_interrupt_while_the_supervisor_is_started_leaves_by_itself``)
         """
-        if self._starting is None or self._starting.ident is None:
-            self._starting = threading.Thread(target=self._run, name="safepool-supervisor", daemon=True)
-            self._starting.start()
+        if self._thread is None and (surely or not self._is_started):
+            self._is_needed = True
+            _open_pools.add(self)
+            _thread.start_new_thread(self._bring_up, ())
+            self._is_started = True
+
+    def _bring_up(self) -> None:
+        """In a bare thread, which Ctrl-C never strikes: start the one that supervises."""
+        try:
+            threading.Thread(target=self._run, name="safepool-supervisor", daemon=True).start()
+        except RuntimeError:  # no room for one more
+            self._run()
 
     def _run(self) -> None:
         if not self._only_one.acquire(blocking=False):
             return  # another thread that was started for this pool is at work
         self._thread = threading.current_thread()
-        _open_pools.add(self)
+        self._is_up.set()
         try:
             self._supervisor.run()
         finally:
             _open_pools.discard(self)
             self._delivery.stop(then=self._callbacks.stop)
+            self._room.open()
             self._wakeup.close()  # an executor may be kept for long after its end, but not its descriptors
             self._is_over.set()
 

@@ -8,6 +8,7 @@ worker dies, or its initializer raises, before it is ready: three in a row, and 
 from __future__ import annotations
 
 import contextlib
+import itertools
 import threading
 import time
 from functools import partial
@@ -66,6 +67,8 @@ class Staff:
             return None
         self._state.failed_starts = 0
         worker.channel.send(Kind.INITIALIZE, 0, self._state.settings.initializer)
+        if self._state.settings.finalizer:
+            worker.channel.send(Kind.FINALIZER, 0, self._state.settings.finalizer)
         with self._lock:
             self._state.workers[worker.number] = worker
             self.news.notify_all()
@@ -101,11 +104,17 @@ class Staff:
             channel = Channel()
             undo.callback(channel.close)
             with channel.theirs as theirs, contextlib.closing(StartRecord()) as record:
-                process = WorkerProcess(theirs.fileno(), record.fd, f"SafeProcessPoolWorker-{self._count}")
+                number = self._free_number()
+                process = WorkerProcess(number, theirs.fileno(), record.fd, f"SafeProcessPoolWorker-{self._count}")
                 fds = (theirs.fileno(), record.fd, *settings.inherited_fds)
                 contained = launch(process, self._preparation, settings.environment, fds)
             undo.pop_all()
-        return Worker(self._count, contained, channel, record, oom_kill_count())
+        return Worker(self._count, contained, channel, record, oom_kill_count(), id=number)
+
+    def _free_number(self) -> int:
+        """Return the smallest that no worker goes by that is still there."""
+        taken = {worker.id for worker in self._state.workers.values()}
+        return next(number for number in itertools.count() if number not in taken)
 
     def _on_failed_start(self, error: Exception) -> None:
         failures = self._state.failed_starts = self._state.failed_starts + 1

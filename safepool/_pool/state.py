@@ -30,8 +30,14 @@ class Settings:
     spare_workers: int
     idle_timeout: float | None
     grace: float
+    exit_timeout: float
+    max_worker_memory: int | None
+    max_pending: int | None
+    when_full: str
+    leftovers: str
     environment: dict[str, str]
     initializer: bytes  # pickled call; empty for none
+    finalizer: bytes  # likewise
     inherited_fds: tuple[int, ...]
     dumps: Callable[[object], bytes]  # by reference, or by value where workers cannot import ``__main__``
 
@@ -48,6 +54,8 @@ class PoolState:
     closing: bool = False
     kill_reason: str | None = None
     kill_at: float | None = None
+    measure_at: float | None = None  # when to look at memory, while tasks run that have a limit
+    places: set[int] = field(default_factory=set)  # numbers of tasks that count as pending, if there is a limit
     abandoned: bool = False  # the executor was collected; set without the lock, by the garbage collector
     failed_boots: int = 0  # in a row
     failed_starts: int = 0  # in a row
@@ -72,6 +80,7 @@ class PoolState:
             task = self.waiting.popleft()
             if task.state is TaskState.WAITING:
                 self.waiting_count -= 1
+                self.places.discard(task.number)
                 return task
         return None
 
@@ -81,6 +90,7 @@ class PoolState:
             return False
         task.state = TaskState.SETTLED  # the entry in ``waiting`` stays behind, as a stone to step over
         self.waiting_count -= 1
+        self.places.discard(task.number)
         return True
 
     def cancel_waiting(self, *, spare: bool) -> list[Task]:
@@ -142,9 +152,11 @@ class PoolState:
         return staying + max(0, leaving - self.settings.max_workers)
 
     def is_worn(self, worker: Worker) -> bool:
-        """Return True for an idle worker that has run as many tasks as it may."""
+        """Return True for an idle worker that has run as many tasks as it may, or has become too large."""
+        if worker.state is not WorkerState.IDLE:
+            return False
         limit = self.settings.max_tasks_per_child
-        return limit is not None and worker.state is WorkerState.IDLE and worker.runs >= limit
+        return worker.is_outgrown or (limit is not None and worker.runs >= limit)
 
     def surplus(self) -> int:
         """Return how many workers nobody needs."""

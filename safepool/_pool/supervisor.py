@@ -4,14 +4,8 @@ One selector over every worker's channel and pidfd, the janitor, a wake-up, and 
 something is due; no polling interval. It runs no code of the user's: that is ``delivery``'s. Locks are held for
 table changes only, never around a system call that can wait.
 
-At a deadline, in this order (each step an entry in ``worker.WorkerState``):
-1. DUMPING: faulthandler is asked for the stacks, before anything is frozen (a stopped process runs no handler).
-2. STOPPING: with a grace, SIGTERM to the worker's group, and time to obey.
-3. ENDING: the tree is frozen, listed, killed, confirmed dead; the leader is reaped last, and only then is the future
-   settled: whoever sees the error may rely on nothing being left.
-
-A worker that dies by itself goes straight to ENDING, after its channel has been read out: a complete result that it
-managed to send counts; a torn one does not.
+What a task may take is in ``limits``, how a worker comes to its end in ``endings``. A worker that dies by itself is
+ended after its channel has been read out: a complete result that it managed to send counts; a torn one does not.
 """
 
 from __future__ import annotations
@@ -21,7 +15,6 @@ import logging
 import os
 import pickle
 import selectors
-import signal
 import threading
 import time
 from collections import deque
@@ -29,17 +22,19 @@ from collections.abc import Callable
 from concurrent.futures.process import BrokenProcessPool
 from functools import partial
 
+from safepool._os.memory import resident_size
 from safepool._os.wakeup import Wakeup
-from safepool._pool import outcomes
+from safepool._pool import leftovers, outcomes
 from safepool._pool.delivery import Delivery
 from safepool._pool.dispatch import Action, Do, decide, next_instant
 from safepool._pool.endings import Endings, part
+from safepool._pool.limits import Limits
+from safepool._pool.room import Room
 from safepool._pool.staff import Staff
 from safepool._pool.state import PoolState
 from safepool._pool.task import Task, TaskState
 from safepool._pool.watch import Watch
 from safepool._pool.worker import Worker, WorkerState
-from safepool._worker.boot import STACK_SIGNAL
 from safepool._worker.channel import Inflow
 from safepool._worker.framing import ForeignBytesError, Frame, Kind
 
@@ -47,11 +42,6 @@ __all__ = ["Supervisor"]
 
 _log = logging.getLogger("safepool")
 
-_DUMP_LIMIT = 0.1  # seconds for the stacks; they take about 1 ms
-_DUMP_PAUSE = 0.005  # seconds without news after which the stacks are taken to be complete
-_LEAVE_LIMIT = 5.0  # seconds for exit handlers after the word to leave
-_START_GRACE = 1.0  # seconds for a worker to begin with a task it has been sent; more than any scheduler's delay
-_OVERSLEEP = 1.0  # seconds; more than this late, and the host was stopped or suspended rather than busy
 _DYING = 0.02  # seconds between the end of a dying process's channel and its death; microseconds as a rule
 
 
@@ -66,6 +56,7 @@ class Supervisor:
         wakeup: Wakeup,
         delivery: Delivery,
         staff: Staff,
+        room: Room,
     ) -> None:
         self._state = state
         self._inbox = inbox
@@ -73,9 +64,10 @@ class Supervisor:
         self._wakeup = wakeup
         self._delivery = delivery
         self.staff = staff
+        self._room = room
         self._watch = Watch(wakeup.fd, self._on_wakeup)
-        self._endings = Endings(state, lock, self._watch, delivery, staff)
-        self._cpu_time = 0.0  # of this process, when the wait began
+        self._endings = Endings(state, lock, self._watch, delivery, staff, self._on_swept)
+        self._limits = Limits(state, lock, self._watch, self._read)
         self.is_finished = False
 
     # --- what callers wish, read from the inbox ---
@@ -87,6 +79,7 @@ class Supervisor:
                 self._state.enqueue(task)
                 return
             broken = self._state.broken
+            self._state.places.discard(task.number)
         if outcomes.begin(task):
             self._fail(task, lambda _task: outcomes.copy_of(broken))
 
@@ -102,7 +95,11 @@ class Supervisor:
         """A task is to be ended, if it still runs."""
         with self._lock:
             was_waiting = self._state.discard_waiting(task)  # to be run once more
-            workers = [worker for worker in self._state.workers.values() if worker.task is task]
+            workers = [
+                worker
+                for worker in self._state.workers.values()
+                if worker.task is task and worker.state is not WorkerState.SWEEPING  # then it is over
+            ]
             for worker in workers:
                 worker.is_unwanted = True
                 worker.verdict = worker.verdict or partial(outcomes.killed, reason)
@@ -158,14 +155,16 @@ class Supervisor:
         with self._lock:
             planned = next_instant(self._state)
             self.staff.news.notify_all()
+        if self._room.has_news or self._state.broken is not None:
+            self._room.open()
         began = time.monotonic()
         wait = None if planned is None else max(0.0, planned - began)
         if actions:
             wait = 0.0  # what was done may call for more
-        self._cpu_time = time.process_time()
+        self._limits.before_wait()
         events = self._watch.wait(wait)
         if planned is not None:
-            self._note_oversleep(max(planned, began))
+            self._limits.after_wait(max(planned, began))
         for on_event, mask in events:
             on_event(mask)
 
@@ -175,28 +174,6 @@ class Supervisor:
             _POOL_ACTIONS[action.do](self)
         elif worker.contained.pidfd >= 0:
             _WORKER_ACTIONS[action.do](self, worker)
-
-    def _note_oversleep(self, planned: float) -> None:
-        """If we were stopped past our plan, do not hold it against those whose time was up meanwhile.
-
-        It cannot be known whether the workers ran on (Ctrl-Z in a terminal) or were stopped, too (a paused container).
-        So a task that is overdue when we wake has its limit once more: if it ran on and has finished, its result is
-        read before any deadline is looked at. Deadlines that are still to come stay where they are.
-        """
-        now = time.monotonic()
-        worked = time.process_time() - self._cpu_time
-        if now - planned < _OVERSLEEP or worked > (now - planned) / 2:
-            return  # in time, or late because this process was busy, while the tasks ran on
-        with self._lock:
-            for worker in self._state.workers.values():
-                if (
-                    worker.state is WorkerState.BUSY
-                    and worker.due is not None
-                    and (deadline := _deadline(worker)) <= now
-                ):
-                    assert worker.task is not None
-                    worker.lost += now - deadline + (worker.task.timeout or 0.0)
-                    worker.due = _deadline(worker)
 
     # --- actions on the pool ---
 
@@ -215,12 +192,11 @@ class Supervisor:
 
     def _assign(self, worker: Worker, task: Task) -> None:
         """Make this the worker's task."""
-        now = time.monotonic()
         task.state, task.attempts = TaskState.RUNNING, task.attempts + 1
         task.future._worker, task.future.pid = worker, worker.contained.pid
-        worker.task, worker.handed, worker.lost = task, now, 0.0
+        worker.task = task
         worker.runs += 1
-        worker.move(WorkerState.BUSY, None if task.timeout is None else now + task.timeout)
+        self._limits.begin(worker)
 
     def _next_task(self) -> Task | None:
         """Take the next task that can be run; those that cannot are settled on the way."""
@@ -235,8 +211,7 @@ class Supervisor:
     def _start(self) -> None:
         worker = self.staff.start()
         if worker is not None:
-            self._watch.add(worker, worker.contained.pidfd, partial(self._on_death, worker))
-            self._watch_channel(worker)
+            self._watch_worker(worker)
             self._watch.janitor()
 
     def _kill_all(self) -> None:
@@ -261,27 +236,6 @@ class Supervisor:
 
     # --- actions on one worker ---
 
-    def _condemn(self, worker: Worker) -> None:
-        """Past the deadline. From here on the outcome is fixed, whatever the task still manages to do."""
-        self._read(worker)  # a result that is already here wins
-        if worker.state is not WorkerState.BUSY:
-            return
-        now = time.monotonic()
-        worker.due = _deadline(worker)
-        if worker.due > now:
-            return
-        worker.verdict = outcomes.timed_out
-        worker.dump_limit = now + _DUMP_LIMIT
-        worker.move(WorkerState.DUMPING, worker.dump_limit)
-        if worker.contained.request_stack(STACK_SIGNAL):
-            self._watch.add(worker, worker.contained.stack_fd, partial(self._on_stack, worker))
-        else:
-            worker.due = now
-
-    def _stop(self, worker: Worker) -> None:
-        worker.contained.signal_group(signal.SIGTERM)
-        worker.move(WorkerState.STOPPING, time.monotonic() + self._state.settings.grace)
-
     def _keep(self, worker: Worker) -> None:
         with self._lock:
             if worker.state is WorkerState.IDLE:
@@ -295,7 +249,7 @@ class Supervisor:
         with self._lock:
             if worker.state not in (WorkerState.IDLE, WorkerState.STARTING):
                 return
-            worker.move(WorkerState.LEAVING, time.monotonic() + _LEAVE_LIMIT)
+            worker.move(WorkerState.LEAVING, time.monotonic() + self._state.settings.exit_timeout)
             self._state.drop_idle(worker)
         worker.channel.send(Kind.QUIT, 0)
 
@@ -364,14 +318,6 @@ class Supervisor:
         if not worker.survivors:
             self._endings.end(worker)
 
-    def _on_stack(self, worker: Worker, _mask: int) -> None:
-        news = worker.contained.read_stack()
-        worker.stack += news
-        if not news:
-            self._watch.drop(worker, worker.contained.stack_fd)
-        if worker.state is WorkerState.DUMPING:
-            worker.due = min(worker.dump_limit, time.monotonic() + _DUMP_PAUSE)
-
     def _on_frame(self, worker: Worker, frame: Frame) -> None:
         if frame.kind is Kind.READY:
             self._on_ready(worker)
@@ -380,26 +326,47 @@ class Supervisor:
         elif worker.task is None or frame.task != worker.task.number or worker.state is WorkerState.ENDING:
             return  # the outcome is fixed already
         elif worker.state is WorkerState.BUSY:
-            self._on_outcome(worker, worker.task, frame)
+            self._on_end_of_task(worker, worker.task, frame)
         else:
             worker.due = time.monotonic()  # condemned, and its task has come to an end: no need to wait out the grace
 
     def _on_ready(self, worker: Worker) -> None:
         self.staff.on_ready()
+        leftovers.note_residents(worker, self._state.settings.leftovers)
         with self._lock:
             if worker.state is WorkerState.STARTING:
                 worker.move(WorkerState.IDLE, self._idle_until())
                 self._state.idle.append(worker)
 
+    def _on_end_of_task(self, worker: Worker, task: Task, frame: Frame) -> None:
+        """The task has come to its end by itself; in some pools, what it has left behind is not to stay."""
+        settings = self._state.settings
+        left, spared = leftovers.find(worker, settings.leftovers)
+        if left and settings.leftovers == "end":
+            worker.outcome = frame
+            self._endings.sweep(worker, spared)
+        else:
+            task.future.leftovers = left
+            self._on_outcome(worker, task, frame)
+
+    def _on_swept(self, worker: Worker) -> None:
+        frame, worker.outcome = worker.outcome, None
+        assert worker.task is not None
+        assert frame is not None
+        self._watch_worker(worker)
+        self._on_outcome(worker, worker.task, frame)
+
     def _on_outcome(self, worker: Worker, task: Task, frame: Frame) -> None:
-        """The task has come to its end by itself."""
+        largest = self._state.settings.max_worker_memory
+        if largest is not None and resident_size(worker.contained.pid) > largest:
+            worker.is_outgrown = True
+        is_quick = frame.kind is Kind.PLAIN_RESULT and not task.future.leftovers
         with self._lock:
             part(worker, task)
-            if frame.kind is not Kind.PLAIN_RESULT:
-                worker.undelivered += 1
+            worker.undelivered += not is_quick
             worker.move(WorkerState.IDLE, self._idle_until())
             self._state.idle.append(worker)
-        if frame.kind is not Kind.PLAIN_RESULT:
+        if not is_quick:
             self._delivery.put(partial(self._deliver, worker, task, frame))
             return
         outcomes.settle(task, pickle.loads(frame.payload))
@@ -408,6 +375,8 @@ class Supervisor:
 
     def _deliver(self, worker: Worker, task: Task, frame: Frame) -> None:
         """In the delivery thread: rebuild what the worker sent."""
+        if self._state.settings.leftovers == "warn":
+            leftovers.warn(task)
         try:
             settle = outcomes.rebuild(task, frame)
         finally:
@@ -439,32 +408,25 @@ class Supervisor:
     def _fail(self, task: Task, error: Callable[[Task], BaseException]) -> None:
         self._delivery.put(partial(outcomes.fail, task, lambda: error(task)))
 
+    def _watch_worker(self, worker: Worker) -> None:
+        self._watch.add(worker, worker.contained.pidfd, partial(self._on_death, worker))
+        self._watch_channel(worker)
+
     def _watch_channel(self, worker: Worker) -> None:
         self._watch.channel(worker, partial(self._on_channel, worker))
-
-
-def _deadline(worker: Worker) -> float:
-    """Return when its task's time is up, now that it can be known when it began.
-
-    A task that has not begun although all of it was sent, its worker being stopped for instance, gets its limit from
-    the last byte on, and a grace.
-    """
-    assert worker.task is not None
-    assert worker.task.timeout is not None
-    begun = worker.begun_at()
-    start = worker.handed + _START_GRACE if begun is None else begun
-    return start + worker.lost + worker.task.timeout
 
 
 _POOL_ACTIONS: dict[Do, Callable[[Supervisor], None]] = {
     Do.GIVE: Supervisor._give,
     Do.START: Supervisor._start,
     Do.KILL_ALL: Supervisor._kill_all,
+    Do.MEASURE: lambda self: self._limits.measure(),
     Do.FINISH: Supervisor._finish,
 }
 _WORKER_ACTIONS: dict[Do, Callable[[Supervisor, Worker], None]] = {
-    Do.CONDEMN: Supervisor._condemn,
-    Do.STOP: Supervisor._stop,
+    Do.WARN: lambda self, worker: self._limits.warn(worker),
+    Do.CONDEMN: lambda self, worker: self._limits.condemn(worker),
+    Do.STOP: lambda self, worker: self._limits.stop(worker),
     Do.END: lambda self, worker: self._endings.end(worker),
     Do.RETIRE: Supervisor._retire,
     Do.KEEP: Supervisor._keep,

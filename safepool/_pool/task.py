@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from types import BuiltinFunctionType, FunctionType
 from typing import TYPE_CHECKING, Any
 
+from safepool._pool.terms import Terms
 from safepool._worker.payload import PLAIN_TYPES
 
 if TYPE_CHECKING:
@@ -49,9 +50,7 @@ class Task:
     future: SafeFuture[Any]
     call: tuple[Callable[..., Any], tuple[Any, ...], dict[str, Any]]
     payload: memoryview | bytes
-    timeout: float | None
-    priority: int = 0  # the lowest goes first
-    retries: int = 0  # how often it may be run again after its worker died or its time was up
+    terms: Terms
     attempts: int = 0  # how often it has begun
     put_backs: int = 0  # how often it was taken back from a worker that died before it began
     unfit: BaseException | None = None  # why it cannot be sent; it fails when its turn comes

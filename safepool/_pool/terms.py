@@ -13,6 +13,8 @@ class Terms:
 
     Attributes:
         timeout: Seconds that it may run; None for no limit.
+        soft_timeout: Seconds after which it is warned; None for never.
+        memory_limit: Bytes that it may hold, with all that it has started; None for no limit.
         retries: How often it is run again after its worker died or its time was up.
         priority: The lowest number goes first.
     """
@@ -20,3 +22,5 @@ class Terms:
     timeout: float | None = None
     retries: int = 0
     priority: int = 0
+    soft_timeout: float | None = None
+    memory_limit: int | None = None

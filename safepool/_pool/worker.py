@@ -13,10 +13,11 @@ from safepool._os.contained import ContainedProcess
 from safepool._os.process_tree import TreeEnding
 from safepool._pool.task import Task
 from safepool._worker.channel import Channel
+from safepool._worker.framing import Frame
 from safepool._worker.record import StartRecord
 from safepool.errors import EndedProcess
 
-__all__ = ["Obituary", "Worker", "WorkerState"]
+__all__ = ["Obituary", "Verdict", "Worker", "WorkerState"]
 
 
 class WorkerState(enum.Enum):
@@ -25,6 +26,7 @@ class WorkerState(enum.Enum):
     STARTING = "starting"  # not ready yet: interpreter, __main__, initializer
     IDLE = "idle"
     BUSY = "busy"
+    SWEEPING = "sweeping"  # its task is over, and what that has left behind is being ended
     DUMPING = "dumping"  # past its deadline: its stacks are being written
     STOPPING = "stopping"  # past its deadline: it has been sent SIGTERM
     LEAVING = "leaving"  # told to leave: exit handlers are running
@@ -37,13 +39,14 @@ _S = WorkerState
 _MOVES = {
     _S.STARTING: {_S.IDLE, _S.LEAVING, _S.ENDING},
     _S.IDLE: {_S.BUSY, _S.LEAVING, _S.ENDING},
-    _S.BUSY: {_S.IDLE, _S.DUMPING, _S.ENDING},
+    _S.BUSY: {_S.IDLE, _S.SWEEPING, _S.DUMPING, _S.ENDING},
+    _S.SWEEPING: {_S.IDLE},
     _S.DUMPING: {_S.STOPPING, _S.ENDING},
     _S.STOPPING: {_S.ENDING},
     _S.LEAVING: {_S.ENDING},
     _S.ENDING: set(),
 }
-RUNNING = frozenset({_S.BUSY, _S.DUMPING, _S.STOPPING})
+RUNNING = frozenset({_S.BUSY, _S.SWEEPING, _S.DUMPING, _S.STOPPING})
 OCCUPYING = RUNNING | {_S.STARTING, _S.IDLE}
 
 
@@ -71,14 +74,18 @@ class Worker:
     channel: Channel
     record: StartRecord
     oom_kills: int | None
+    id: int = 0  # what its tasks know it by: the smallest that was free
     state: WorkerState = WorkerState.STARTING
     task: Task | None = None
     handed: float = 0.0  # when the last bytes of the task were sent
     lost: float = 0.0  # seconds that do not count against its task, since the host was stopped meanwhile
     due: float | None = None  # when something must happen if nothing else does: deadline, end of a grace
+    is_warned: bool = False  # its task has used up its soft timeout, and was told so
+    grace: float = 0.0  # seconds between SIGTERM and its end
     dump_limit: float = 0.0
     ended_at: float = 0.0
     runs: int = 0  # tasks given to it so far
+    is_outgrown: bool = False  # it has become larger than a worker may be between two tasks
     undelivered: int = 0  # results of its that the host has not unpickled yet: until then it must not leave
     failed_boot: bool = False  # it came to its end before it was ready
     unfit: bytes = b""  # what its initializer raised
@@ -86,7 +93,11 @@ class Worker:
     is_unwanted: bool = False  # somebody asked for its end: its task is not run again
     verdict: Verdict | None = None
     survivors: list[int] = field(default_factory=list)  # pidfds of its group, while it is dead and they have a grace
-    ending: TreeEnding | None = None
+    ending: TreeEnding | None = None  # of its tree, or while it sweeps of what is beneath it
+    residents: set[tuple[int, int]] = field(
+        default_factory=set
+    )  # (pid, start): beneath it, and no task's to answer for
+    outcome: Frame | None = None  # of its task, while it sweeps
     watched: set[int] = field(default_factory=set)
 
     def begun_at(self) -> float | None:

@@ -16,9 +16,10 @@ from typing import NoReturn
 
 from safepool._os import lifeline
 
-__all__ = ["STACK_SIGNAL", "main"]
+__all__ = ["SOFT_TIMEOUT_SIGNAL", "STACK_SIGNAL", "main"]
 
 STACK_SIGNAL = signal.SIGRTMAX - 7  # near the end of the range that nothing claims; glibc takes from its beginning
+SOFT_TIMEOUT_SIGNAL = signal.SIGRTMAX - 6
 
 
 def main(lifeline_fd: int, switch_fd: int, program_fd: int, tracker_fd: int) -> NoReturn:

@@ -1,10 +1,12 @@
-"""When did the worker begin with its task? One record of two words in memory that host and worker share.
+"""When did the worker begin with its task, and is it to hurry? A few words in memory that host and worker share.
 
-Written by the worker without a system call before each task, read by the host only when it matters: at a deadline,
-and at a death, where it tells a task that was running from one that had been sent but never begun.
+When it began is written by the worker without a system call before each task, and read by the host only when it
+matters: at a deadline, and at a death, where it tells a task that was running from one that had been sent but never
+begun. Which task has used up its soft timeout is written by the host before it signals the worker: a signal that comes
+late, when the next task runs, is thereby known to mean another.
 
-Facts: an aligned word is written and read whole on every machine that CPython runs on; the instant is written
-before the number, so a number that matches comes with its own instant. CLOCK_MONOTONIC is the same in all processes.
+Facts: an aligned word is written and read whole on every machine that CPython runs on; what belongs to a number is
+written before the number, so a number that matches comes with its own. CLOCK_MONOTONIC is the same in all processes.
 """
 
 from __future__ import annotations
@@ -15,7 +17,7 @@ import time
 
 __all__ = ["StartRecord"]
 
-_SIZE = 16
+_SIZE = 32
 
 
 class StartRecord:
@@ -28,7 +30,9 @@ class StartRecord:
         self.fd = fd
         memory = memoryview(mmap.mmap(fd, _SIZE))
         self._number = memory[:8].cast("Q")
-        self._instant = memory[8:].cast("d")
+        self._instant = memory[8:16].cast("d")
+        self._warned = memory[16:24].cast("Q")
+        self._limit = memory[24:].cast("d")
 
     def close(self) -> None:
         """Close the descriptor; the memory stays for as long as the object does."""
@@ -42,3 +46,14 @@ class StartRecord:
     def begun_at(self, number: int) -> float | None:
         """Return when (monotonic seconds) the task of this number began; None if it has not."""
         return self._instant[0] if self._number[0] == number else None
+
+    def warn(self, number: int, limit: float) -> None:
+        """In the host: the task of this number has run for its soft timeout, so many seconds."""
+        self._limit[0] = limit
+        self._warned[0] = number
+
+    def warning(self) -> tuple[float, float] | None:
+        """In the worker: return soft timeout and start of the task that began last, if that is the one warned of."""
+        if self._warned[0] != self._number[0]:
+            return None
+        return self._limit[0], self._instant[0]

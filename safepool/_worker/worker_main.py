@@ -12,12 +12,14 @@ import os
 import pickle
 import signal
 import socket
+import time
 import traceback
 from multiprocessing.context import SpawnProcess
 from types import FrameType
 
 from safepool._os.lifeline import close_in_forked_children
-from safepool._worker import payload
+from safepool._worker import identity, payload
+from safepool._worker.boot import SOFT_TIMEOUT_SIGNAL
 from safepool._worker.framing import Frame, FrameReader, Kind, header
 from safepool._worker.record import StartRecord
 
@@ -32,14 +34,16 @@ _JOINED_SIZE = 1 << 16  # bytes; up to here one copy costs less than a second sy
 class WorkerProcess(SpawnProcess):
     """A worker as multiprocessing sees it; not daemonic, so that tasks may start processes of their own."""
 
-    def __init__(self, channel_fd: int, record_fd: int, name: str) -> None:
+    def __init__(self, number: int, channel_fd: int, record_fd: int, name: str) -> None:
         super().__init__(name=name, daemon=False)
+        self._number = number
         self._channel_fd = channel_fd
         self._record_fd = record_fd
 
     def run(self) -> None:
         """Serve until the host says to leave."""
         os.set_inheritable(self._channel_fd, False)
+        identity.become(self._number)
         close_in_forked_children(self._channel_fd)  # what a forked child writes there would pass for ours
         with socket.socket(fileno=self._channel_fd) as channel:
             record = StartRecord(self._record_fd)
@@ -54,7 +58,9 @@ class _Server:
         self._reader = FrameReader()
         self._pid = os.getpid()
         self._in_task = False
+        self._finalizer = b""
         signal.signal(signal.SIGINT, self._on_interrupt)
+        signal.signal(SOFT_TIMEOUT_SIGNAL, self._on_soft_timeout)
 
     def serve(self) -> None:
         while True:
@@ -68,7 +74,11 @@ class _Server:
 
     def _obey(self, frame: Frame) -> bool:
         if frame.kind is Kind.QUIT:
+            self._finalize()
             return False
+        if frame.kind is Kind.FINALIZER:
+            self._finalizer = frame.payload
+            return True
         if frame.kind is Kind.INITIALIZE:
             return self._initialize(frame)
         kind, answer = self._run(frame)
@@ -86,15 +96,26 @@ class _Server:
         self._send(Kind.READY, 0, b"")
         return True
 
+    def _finalize(self) -> None:
+        """Run the finalizer, if there is one. What it raises is nobody's result."""
+        if self._finalizer:
+            try:
+                fn, args, kwargs = pickle.loads(self._finalizer)
+                fn(*args, **kwargs)
+            except BaseException:
+                _log.critical("Exception in finalizer:", exc_info=True)
+
     def _run(self, frame: Frame) -> tuple[Kind, bytes]:
         try:
-            self._record.note(frame.task)
-            self._in_task = True
-            fn, args, kwargs = pickle.loads(frame.payload)
-            value = fn(*args, **kwargs)
-            answer = payload.dumps(value)
-            self._in_task = False
-        except BaseException as error:
+            try:
+                self._in_task = True
+                self._record.note(frame.task)
+                fn, args, kwargs = pickle.loads(frame.payload)
+                value = fn(*args, **kwargs)
+                answer = payload.dumps(value)
+            finally:
+                self._in_task = False
+        except BaseException as error:  # a signal's, too, that came an instant after the task's own
             self._in_task = False
             if frame.kind is Kind.INITIALIZE:
                 _log.critical("Exception in initializer:", exc_info=True)
@@ -113,6 +134,15 @@ class _Server:
         """SIGINT is meant for a task; between tasks it must not tear a frame."""
         if self._in_task:
             raise KeyboardInterrupt
+
+    def _on_soft_timeout(self, _signum: int, _frame: FrameType | None) -> None:
+        """The host says that a task has run for its soft timeout; by now it may be over, and another one run."""
+        warning = self._record.warning()
+        if self._in_task and warning is not None:
+            from safepool.errors import SoftTimeoutError  # lazily: it is the standard library's pool that costs
+
+            limit, begun = warning
+            raise SoftTimeoutError(timeout=limit, elapsed=time.monotonic() - begun)
 
 
 def _describe(error: BaseException) -> bytes:

@@ -78,17 +78,19 @@ if __name__ == "__main__":
     assert (done.stdout, done.returncode) == ("all served\n", 0), done.stderr
 
 
-def test_interrupt_while_the_supervisor_is_started_leaves_by_itself(tmp_path: Path) -> None:
+@pytest.mark.parametrize("event", ["call", "return"])
+def test_interrupt_while_the_supervisor_is_started_leaves_by_itself(tmp_path: Path, event: str) -> None:
     """Neither the block nor the exit of the program waits for a thread that never came up, or complains of it."""
     program = """
 import sys
 from safepool import SafeProcessPoolExecutor
 
 def interrupt_the_start(frame, event, arg):
-    code = frame.f_code
-    if event == "call" and code.co_name == "start" and code.co_filename.endswith("threading.py"):
-        sys.settrace(None)
-        raise KeyboardInterrupt
+    if frame.f_code.co_name == "_ensure_thread":
+        if event == EVENT:
+            sys.settrace(None)
+            raise KeyboardInterrupt
+        return interrupt_the_start
 
 if __name__ == "__main__":
     try:
@@ -98,7 +100,7 @@ if __name__ == "__main__":
     except KeyboardInterrupt:
         print("interrupted")
 """
-    done = run_script(tmp_path / "program.py", program)
+    done = run_script(tmp_path / "program.py", program.replace("EVENT", repr(event)))
 
     assert (done.stdout, done.stderr, done.returncode) == ("interrupted\n", "", 0)
 

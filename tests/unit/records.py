@@ -11,6 +11,7 @@ from safepool._os.contained import ContainedProcess
 from safepool._pool.future import SafeFuture
 from safepool._pool.state import PoolState, Settings
 from safepool._pool.task import Task, TaskState
+from safepool._pool.terms import Terms
 from safepool._pool.worker import Worker, WorkerState
 from safepool._worker.channel import Channel
 from safepool._worker.record import StartRecord
@@ -18,11 +19,12 @@ from safepool._worker.record import StartRecord
 __all__ = ["new_state", "new_task", "new_worker"]
 
 _numbers = itertools.count(1)
+_PLAIN = Terms()
 
 
-def new_task(state: TaskState = TaskState.WAITING, **facts: Any) -> Task:
+def new_task(state: TaskState = TaskState.WAITING, *, terms: Terms = _PLAIN, **facts: Any) -> Task:
     future: SafeFuture[Any] = SafeFuture()
-    return Task(next(_numbers), future, (len, ("abc",), {}), b"", None, state=state, **facts)
+    return Task(next(_numbers), future, (len, ("abc",), {}), b"", terms, state=state, **facts)
 
 
 def new_worker(state: WorkerState = WorkerState.STARTING, **facts: Any) -> Worker:
@@ -31,7 +33,7 @@ def new_worker(state: WorkerState = WorkerState.STARTING, **facts: Any) -> Worke
     contained = cast("ContainedProcess", SimpleNamespace(pid=100_000 + number, pidfd=-1))
     begun = facts.pop("begun", {})
     record = cast("StartRecord", SimpleNamespace(begun_at=begun.get))
-    return Worker(number, contained, cast("Channel", None), record, None, state, **facts)
+    return Worker(number, contained, cast("Channel", None), record, None, state=state, **facts)
 
 
 def new_state(
@@ -52,8 +54,14 @@ def new_state(
         spare_workers=spare,
         idle_timeout=None,
         grace=grace,
+        exit_timeout=5.0,
+        max_worker_memory=None,
+        max_pending=None,
+        when_full="block",
+        leftovers="keep",
         environment={},
         initializer=b"",
+        finalizer=b"",
         inherited_fds=(),
         dumps=pickle.dumps,
     )

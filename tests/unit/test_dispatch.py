@@ -12,13 +12,14 @@ from hypothesis import strategies as st
 
 from safepool._pool.dispatch import Action, Do, decide, next_instant
 from safepool._pool.state import PoolState
+from safepool._pool.terms import Terms
 from safepool._pool.worker import Worker, WorkerState
-from unit.records import new_state, new_worker
+from unit.records import new_state, new_task, new_worker
 
 pytestmark = pytest.mark.timeout(60)
 
 NOW = 1000.0
-STARTING, IDLE, BUSY, DUMPING, STOPPING, LEAVING, ENDING = WorkerState
+STARTING, IDLE, BUSY, SWEEPING, DUMPING, STOPPING, LEAVING, ENDING = WorkerState
 TIMED = (BUSY, DUMPING, STOPPING, LEAVING)
 
 
@@ -62,18 +63,41 @@ def test_busy_worker_past_its_deadline_is_condemned_and_the_others_are_not() -> 
 
 @pytest.mark.parametrize(("grace", "do"), [(0.5, Do.STOP), (0.0, Do.END)])
 def test_worker_whose_stacks_are_in_is_stopped_with_a_grace_and_ended_without(grace: float, do: Do) -> None:
-    worker = new_worker(DUMPING, due=NOW)
-    assert decide(new_state(worker, grace=grace), NOW) == [Action(do, worker)]
+    worker = new_worker(DUMPING, due=NOW, grace=grace)
+    assert decide(new_state(worker), NOW) == [Action(do, worker)]
 
 
 @pytest.mark.parametrize("state", [STOPPING, LEAVING])
 def test_worker_that_does_not_heed_is_ended(state: WorkerState) -> None:
-    worker = new_worker(state, due=NOW)
-    assert decide(new_state(worker, grace=5.0), NOW) == [Action(Do.END, worker)]
+    worker = new_worker(state, due=NOW, grace=5.0)
+    assert decide(new_state(worker), NOW) == [Action(Do.END, worker)]
 
 
-def test_worker_that_is_ending_already_is_not_ended_again() -> None:
-    assert decide(new_state(new_worker(ENDING, due=NOW - 1)), NOW) == []
+@pytest.mark.parametrize("state", [SWEEPING, ENDING])
+def test_worker_that_is_ending_already_or_sweeps_is_not_ended_again(state: WorkerState) -> None:
+    assert decide(new_state(new_worker(state, due=NOW - 1)), NOW) == []
+
+
+def test_busy_worker_past_its_soft_timeout_is_warned_once_and_condemned_at_the_hard_one() -> None:
+    worker = new_worker(BUSY, due=NOW, task=new_task(terms=Terms(timeout=2.0, soft_timeout=1.0)))
+    assert decide(new_state(worker), NOW) == [Action(Do.WARN, worker)]
+    worker.is_warned = True
+    assert decide(new_state(worker), NOW) == [Action(Do.CONDEMN, worker)]
+
+
+def test_memory_is_looked_at_when_it_is_time() -> None:
+    assert decide(new_state(new_worker(BUSY), measure_at=NOW + 0.1), NOW) == []
+    assert decide(new_state(new_worker(BUSY), measure_at=NOW), NOW) == [Action(Do.MEASURE)]
+    assert next_instant(new_state(new_worker(BUSY, due=NOW + 9), measure_at=NOW)) == NOW
+
+
+def test_worker_that_has_grown_too_large_retires_and_is_given_nothing() -> None:
+    large, other = new_worker(IDLE, is_outgrown=True), new_worker(IDLE)
+    assert decide(new_state(large, other, waiting=1), NOW) == [Action(Do.GIVE), Action(Do.RETIRE, large)]
+
+
+def test_sweeping_worker_counts_as_one_that_runs() -> None:
+    assert decide(new_state(new_worker(SWEEPING), waiting=1, max_workers=1), NOW) == []
 
 
 def test_worn_out_worker_retires_once_its_results_are_delivered() -> None:

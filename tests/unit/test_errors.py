@@ -16,7 +16,11 @@ from safepool import errors
 from safepool.errors import (
     EndedProcess,
     InitializerError,
+    LeftoverWarning,
+    QueueFullError,
+    SoftTimeoutError,
     TaskKilledError,
+    TaskMemoryError,
     TaskTimeoutError,
     TransferError,
     WorkerDiedError,
@@ -42,6 +46,17 @@ FACTS: dict[type[Any], dict[str, Any]] = {
         "stack": '  File "work.py", line 3 in work\n',
         "ended": ENDED,
     },
+    SoftTimeoutError: {"timeout": 2.0, "elapsed": 2.01},
+    TaskMemoryError: {
+        "task": "work(1)",
+        "pid": 5,
+        "limit": 100 << 20,
+        "used": 103 << 20,
+        "elapsed": 2.5,
+        "stack": '  File "work.py", line 3 in work\n',
+        "ended": ENDED,
+    },
+    QueueFullError: {"max_pending": 3},
     TaskKilledError: {"task": "work(1)", "pid": 5, "reason": "future.kill()", "ended": ENDED},
     InitializerError: {"attempts": 3, "reason": "it raised ValueError: no"},
     TransferError: {"task": "work(1)", "reason": "missing argument", "original": "OddError: code 5"},
@@ -61,7 +76,7 @@ WAYS = pytest.mark.parametrize(
 
 def test_examples_cover_every_public_exception() -> None:
     public = {getattr(errors, name) for name in errors.__all__}
-    assert {kind for kind in public if issubclass(kind, BaseException)} == set(FACTS)
+    assert {kind for kind in public if issubclass(kind, BaseException)} == {*FACTS, LeftoverWarning}
 
 
 @EVERY
@@ -204,6 +219,15 @@ class _MyInitializerError(InitializerError):
     pass
 
 
+class _MySoftTimeoutError(SoftTimeoutError): ...
+
+
+class _MyTaskMemoryError(TaskMemoryError): ...
+
+
+class _MyQueueFullError(QueueFullError): ...
+
+
 class _MyTransferError(TransferError):
     pass
 
@@ -214,4 +238,7 @@ SUBCLASSES: dict[type[Any], type[Any]] = {
     TaskKilledError: _MyTaskKilledError,
     InitializerError: _MyInitializerError,
     TransferError: _MyTransferError,
+    SoftTimeoutError: _MySoftTimeoutError,
+    TaskMemoryError: _MyTaskMemoryError,
+    QueueFullError: _MyQueueFullError,
 }

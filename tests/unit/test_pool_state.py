@@ -20,13 +20,14 @@ from hypothesis.stateful import (
 
 from safepool._pool.state import PoolState
 from safepool._pool.task import Task, TaskState
+from safepool._pool.terms import Terms
 from safepool._pool.worker import Worker, WorkerState
 from unit.records import new_state, new_task, new_worker
 
 pytestmark = pytest.mark.timeout(60)
 
 
-_priority = attrgetter("priority")
+_priority = attrgetter("terms.priority")
 
 
 class Ledger(RuleBasedStateMachine):
@@ -45,7 +46,7 @@ class Ledger(RuleBasedStateMachine):
 
     @rule(target=tasks, priority=st.integers(-1, 1))
     def enqueue(self, priority: int) -> Task:
-        task = new_task(priority=priority)
+        task = new_task(terms=Terms(priority=priority))
         self.state.enqueue(task)
         self.expected.append(task)
         self.expected.sort(key=_priority)  # stable: first in, first out among equals

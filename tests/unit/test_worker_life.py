@@ -11,7 +11,7 @@ from unit.records import new_task, new_worker
 
 pytestmark = pytest.mark.timeout(60)
 
-STARTING, IDLE, BUSY, DUMPING, STOPPING, LEAVING, ENDING = WorkerState
+STARTING, IDLE, BUSY, SWEEPING, DUMPING, STOPPING, LEAVING, ENDING = WorkerState
 
 MOVES = {
     (STARTING, IDLE),  # ready
@@ -19,9 +19,11 @@ MOVES = {
     (IDLE, BUSY),  # given a task
     (IDLE, LEAVING),  # worn out, or no longer needed
     (BUSY, IDLE),  # its task is done
+    (BUSY, SWEEPING),  # what its task has left behind is being ended
+    (SWEEPING, IDLE),
     (BUSY, DUMPING),  # its task is late
     (DUMPING, STOPPING),  # there is a grace
-    *((state, ENDING) for state in WorkerState if state is not ENDING),  # death comes at any time, once
+    *((state, ENDING) for state in WorkerState if state not in (SWEEPING, ENDING)),  # death comes at any time, once
 }
 
 

@@ -1,0 +1,45 @@
+"""How much memory a process, or a tree of processes, holds.
+
+Facts (proc(5)): ``statm`` gives resident pages at once; a page that several processes share counts in each of them.
+``smaps_rollup`` gives each its share (Pss), what is swapped out included, but walks all mappings: about a millisecond
+for each gigabyte. So the quick sum, which is never below the true one but for what is swapped out, decides whether the
+true one is asked for.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+
+from safepool._os.process_table import list_rows, memory_share_of, resident_pages_of
+from safepool._os.tree_members import TreeMembers
+
+__all__ = ["measure_trees", "resident_size"]
+
+_PAGE = os.sysconf("SC_PAGE_SIZE")
+
+
+def resident_size(pid: int) -> int:
+    """Return the bytes that the process has in memory; 0 if it is gone."""
+    return resident_pages_of(pid) * _PAGE
+
+
+def measure_trees(trees: Iterable[tuple[TreeMembers, int]]) -> list[int]:
+    """Return what each tree holds, in bytes, given the size up to which a rough figure is good enough.
+
+    Raises:
+        OSError: There is no descriptor to read /proc with.
+    """
+    trees = list(trees)
+    rows = list(list_rows(min(members.leader.start for members, _ in trees)))
+    return [_measure(members.find(rows), limit) for members, limit in trees]
+
+
+def _measure(pids: Iterable[int], limit: int) -> int:
+    size = sum(map(resident_size, pids))
+    return size if size <= limit else sum(map(_share_of, pids))
+
+
+def _share_of(pid: int) -> int:
+    share = memory_share_of(pid)
+    return resident_size(pid) if share is None else share

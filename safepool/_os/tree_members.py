@@ -1,0 +1,53 @@
+"""Who belongs to a tree just now? For questions; ``process_tree`` finds them for good, and ends them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from safepool._os.process_table import ProcessRow, environment_of
+from safepool._os.process_tree import Leader
+
+__all__ = ["TreeMembers", "with_descendants"]
+
+
+class TreeMembers:
+    """Finds a worker and everything beneath it, again and again; what was found once stays found.
+
+    Args:
+        leader: The tree's first process.
+        marker: Bytes that stand in the environment of every descendant that did not clear it.
+    """
+
+    def __init__(self, leader: Leader, marker: bytes) -> None:
+        self.leader = leader
+        self._marker = marker
+        self._known: set[tuple[int, int]] = set()  # members, (pid, start)
+        self._strangers: set[tuple[int, int]] = set()  # those that do not carry the marker: read once
+
+    def find(self, rows: Sequence[ProcessRow]) -> set[int]:
+        """Return the members among these processes."""
+        ours = {row.pid for row in rows if not row.is_dead and row.start >= self.leader.start and self._is_member(row)}
+        ours = with_descendants(ours, rows)
+        self._known = {(row.pid, row.start) for row in rows if row.pid in ours}
+        return ours
+
+    def _is_member(self, row: ProcessRow) -> bool:
+        name = (row.pid, row.start)
+        if row.session == self.leader.pid or name in self._known:
+            return True
+        if name in self._strangers:
+            return False
+        environment = environment_of(row.pid)
+        if self._marker in environment:
+            return True
+        if environment:  # there is none in the middle of an exec
+            self._strangers.add(name)
+        return False
+
+
+def with_descendants(pids: Iterable[int], rows: Sequence[ProcessRow]) -> set[int]:
+    """Return these processes, and those that descend from them as far as parents tell."""
+    ours = set(pids)
+    while children := {row.pid for row in rows if row.parent in ours and row.pid not in ours and not row.is_dead}:
+        ours |= children
+    return ours

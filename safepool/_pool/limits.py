@@ -1,0 +1,178 @@
+"""What a running task may take: time, of which it is warned first if it has a soft timeout, and memory.
+
+At a deadline, in this order (each step an entry in ``worker.WorkerState``):
+1. DUMPING: faulthandler is asked for the stacks, before anything is frozen (a stopped process runs no handler).
+2. STOPPING: with a grace, SIGTERM to the worker's group, and time to obey.
+3. ENDING: see ``endings``.
+
+Memory is the one thing here that has to be looked at again and again, as long as a task runs that has a limit: no
+kernel tells that a tree of processes has grown, but for a control group, which few programs may make.
+"""
+
+from __future__ import annotations
+
+import signal
+import threading
+import time
+from collections.abc import Callable
+from functools import partial
+
+from safepool._os.memory import measure_trees
+from safepool._pool import outcomes
+from safepool._pool.state import PoolState
+from safepool._pool.watch import Watch
+from safepool._pool.worker import Verdict, Worker, WorkerState
+from safepool._worker.boot import SOFT_TIMEOUT_SIGNAL, STACK_SIGNAL
+
+__all__ = ["Limits"]
+
+_DUMP_LIMIT = 0.1  # seconds for the stacks; they take about 1 ms
+_DUMP_PAUSE = 0.005  # seconds without news after which the stacks are taken to be complete
+_START_GRACE = 1.0  # seconds for a worker to begin with a task it has been sent; more than any scheduler's delay
+_OVERSLEEP = 1.0  # seconds; more than this late, and the host was stopped or suspended rather than busy
+_MEASURE_EVERY = 0.1  # seconds
+_MEASURE_SHARE = 20  # at most one part in so many of a core's time goes into it, on a machine full of processes, too
+
+
+class Limits:
+    """Holds the tasks of one pool to their limits. Used by the supervisor's thread alone.
+
+    Args:
+        state: The pool's tables.
+        lock: Guards them.
+        watch: Where a worker's stacks are waited for.
+        read: Reads a worker's channel: a result that is already here wins.
+    """
+
+    def __init__(self, state: PoolState, lock: threading.RLock, watch: Watch, read: Callable[[Worker], None]) -> None:
+        self._state = state
+        self._lock = lock
+        self._watch = watch
+        self._read = read
+        self._cpu_time = 0.0  # of this process, when the wait began
+
+    def begin(self, worker: Worker) -> None:
+        """Its task is being handed over: set the first instant at which something is due; with the lock held."""
+        assert worker.task is not None
+        worker.handed, worker.lost, worker.is_warned = time.monotonic(), 0.0, False
+        limit = _current_limit(worker)
+        worker.move(WorkerState.BUSY, None if limit is None else worker.handed + limit)
+        if worker.task.terms.memory_limit is not None and self._state.measure_at is None:
+            self._state.measure_at = worker.handed + _MEASURE_EVERY
+
+    def warn(self, worker: Worker) -> None:
+        """Past the soft timeout: have the worker raise ``SoftTimeoutError`` in the task."""
+        if not self._is_overdue(worker):
+            return
+        task = worker.task
+        assert task is not None
+        if worker.begun_at() is not None:
+            worker.record.warn(task.number, task.terms.soft_timeout or 0.0)
+            worker.contained.send_signal(SOFT_TIMEOUT_SIGNAL)
+        worker.is_warned = True
+        worker.due = _deadline(worker)
+
+    def condemn(self, worker: Worker) -> None:
+        """Past the deadline. From here on the outcome is fixed, whatever the task still manages to do."""
+        if self._is_overdue(worker):
+            self._condemn(worker, outcomes.timed_out, self._state.settings.grace)
+
+    def stop(self, worker: Worker) -> None:
+        """Ask the worker's group to leave in order."""
+        worker.contained.signal_group(signal.SIGTERM)
+        worker.move(WorkerState.STOPPING, time.monotonic() + worker.grace)
+
+    def measure(self) -> None:
+        """Look at the memory of everybody whose task has a limit."""
+        limited = [
+            (worker, worker.task.terms.memory_limit)
+            for worker in self._state.workers.values()
+            if worker.state is WorkerState.BUSY and worker.task and worker.task.terms.memory_limit is not None
+        ]
+        began = time.monotonic()
+        if not limited:
+            self._state.measure_at = None
+            return
+        try:
+            sizes = measure_trees([(worker.contained.members, limit) for worker, limit in limited])
+        except OSError:  # no descriptor to be had: the next look is soon enough
+            sizes = []
+        for (worker, limit), size in zip(limited, sizes, strict=False):
+            if size > limit:
+                self._read(worker)
+                if worker.state is WorkerState.BUSY:
+                    worker.is_unwanted = True  # it would only grow again
+                    self._condemn(worker, partial(outcomes.outgrown, limit, size), grace=0.0)
+        ended = time.monotonic()
+        self._state.measure_at = ended + max(_MEASURE_EVERY, _MEASURE_SHARE * (ended - began))
+
+    def before_wait(self) -> None:
+        """Take note of what tells an oversleeping host from a busy one."""
+        self._cpu_time = time.process_time()
+
+    def after_wait(self, planned: float) -> None:
+        """If we were stopped past our plan, do not hold it against those whose time was up meanwhile.
+
+        It cannot be known whether the workers ran on (Ctrl-Z in a terminal) or were stopped, too (a paused container).
+        So a task that is overdue when we wake has its limit once more: if it ran on and has finished, its result is
+        read before any deadline is looked at. Deadlines that are still to come stay where they are.
+        """
+        now = time.monotonic()
+        worked = time.process_time() - self._cpu_time
+        if now - planned < _OVERSLEEP or worked > (now - planned) / 2:
+            return  # in time, or late because this process was busy, while the tasks ran on
+        with self._lock:
+            for worker in self._state.workers.values():
+                if worker.state is not WorkerState.BUSY:
+                    continue
+                deadline = _deadline(worker)
+                if deadline is not None and deadline <= now:
+                    worker.lost += now - deadline + (_current_limit(worker) or 0.0)
+                    worker.due = _deadline(worker)
+
+    def _is_overdue(self, worker: Worker) -> bool:
+        """Return True if its task is past what ``due`` was set for, now that all is known."""
+        self._read(worker)
+        if worker.state is not WorkerState.BUSY:
+            return False
+        worker.due = _deadline(worker)
+        return worker.due is not None and worker.due <= time.monotonic()
+
+    def _condemn(self, worker: Worker, verdict: Verdict, grace: float) -> None:
+        now = time.monotonic()
+        worker.verdict, worker.grace = verdict, grace
+        worker.dump_limit = now + _DUMP_LIMIT
+        worker.move(WorkerState.DUMPING, worker.dump_limit)
+        if worker.contained.request_stack(STACK_SIGNAL):
+            self._watch.add(worker, worker.contained.stack_fd, partial(self._on_stack, worker))
+        else:
+            worker.due = now
+
+    def _on_stack(self, worker: Worker, _mask: int) -> None:
+        news = worker.contained.read_stack()
+        worker.stack += news
+        if not news:
+            self._watch.drop(worker, worker.contained.stack_fd)
+        if worker.state is WorkerState.DUMPING:
+            worker.due = min(worker.dump_limit, time.monotonic() + _DUMP_PAUSE)
+
+
+def _current_limit(worker: Worker) -> float | None:
+    """Return the seconds after which something is due: the soft timeout, and once it was warned the hard one."""
+    assert worker.task is not None
+    terms = worker.task.terms
+    return terms.timeout if worker.is_warned or terms.soft_timeout is None else terms.soft_timeout
+
+
+def _deadline(worker: Worker) -> float | None:
+    """Return when that limit is used up, now that it can be known when its task began.
+
+    A task that has not begun although all of it was sent, its worker being stopped for instance, gets its limit from
+    the last byte on, and a grace.
+    """
+    limit = _current_limit(worker)
+    if limit is None:
+        return None
+    begun = worker.begun_at()
+    start = worker.handed + _START_GRACE if begun is None else begun
+    return start + worker.lost + limit

@@ -1,0 +1,73 @@
+"""Room for so many pending tasks: those that were submitted and have not begun. Callers wait for it, or are refused.
+
+Nothing here waits with a lock held, and no lock is held by one thread while another needs it: Ctrl-C may strike a
+caller anywhere, and a signal handler may submit while it interrupts one that does. Each waiter has a lock of its own,
+closed, which is opened when there may be room; all are woken, and whoever is too late waits again.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from collections.abc import Callable
+
+from safepool.errors import QueueFullError
+
+__all__ = ["Room"]
+
+
+class Room:
+    """The places of one pool.
+
+    Args:
+        places: Numbers of the tasks that have one; whoever lets a task begin takes it out.
+        limit: How many there may be; None for any number.
+    """
+
+    def __init__(self, places: set[int], limit: int | None) -> None:
+        self._places = places
+        self._limit = limit
+        self._waiters: deque[threading.Lock] = deque()
+        self._door = threading.RLock()  # a signal handler comes through it twice
+
+    def take(self, number: int, *, wait: bool, check_open: Callable[[], None]) -> None:
+        """Take a place for a task, waiting for one if need be.
+
+        Raises:
+            QueueFullError: There is none, and ``wait`` is false.
+            Exception: What ``check_open`` raised, which is asked before each wait.
+        """
+        if self._limit is None or self._try(number):
+            return
+        if not wait:
+            raise QueueFullError(max_pending=self._limit)
+        while True:
+            gate = threading.Lock()
+            gate.acquire()
+            self._waiters.append(gate)  # first: room that is made from here on opens it
+            check_open()
+            if self._try(number):
+                return
+            gate.acquire()
+
+    def leave(self, number: int) -> None:
+        """Give a place back that was taken in vain."""
+        self._places.discard(number)
+        self.open()
+
+    def open(self) -> None:
+        """Wake those who wait, if there is room, or the pool is not what it was."""
+        while self._waiters:
+            self._waiters.popleft().release()
+
+    @property
+    def has_news(self) -> bool:
+        """True if somebody waits and there is room."""
+        return bool(self._waiters) and self._limit is not None and len(self._places) < self._limit
+
+    def _try(self, number: int) -> bool:
+        with self._door:
+            if self._limit is not None and len(self._places) >= self._limit:
+                return False
+            self._places.add(number)
+            return True
