@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 import time
 from pathlib import Path
 
 from contract.gate import pass_gate
+from safepool import SoftTimeoutError
 
 
 def fail_so_often(path: str, failures: int, how: str) -> int:
@@ -60,3 +63,95 @@ def square_or_raise(number: int) -> int:
 
 def pass_gate_if_first(folder: str, number: int) -> int:
     return pass_gate(folder, number) if number == 0 else number
+
+
+def catch_soft_timeout(kind: str) -> tuple[float, float]:
+    """Hang until the soft timeout; return its limit, and when it came."""
+    try:
+        _hang(kind)
+    except SoftTimeoutError as warning:
+        return warning.timeout, warning.elapsed
+    raise AssertionError("the hang ended by itself")
+
+
+def hang_through_soft_timeout(path: str) -> None:
+    """Note each soft timeout in a file, and hang on."""
+    while True:
+        try:
+            _hang("asleep")
+        except SoftTimeoutError:
+            note(path, "warned")
+
+
+def _hang(kind: str) -> None:
+    if kind == "asleep":
+        time.sleep(600)
+    elif kind == "looping":
+        end = time.monotonic() + 600
+        while time.monotonic() < end:
+            pass
+    elif kind == "reading":
+        os.read(os.pipe()[0], 1)
+    elif kind == "waiting":
+        subprocess.run(["sleep", "600"], check=True)
+
+
+def grow(mebibytes: int) -> int:
+    """Take memory bit by bit, and hold it; return how much."""
+    held = []
+    for _ in range(mebibytes):
+        held.append(bytearray(b"x" * (1 << 20)))
+        time.sleep(0.002)  # not a wait for anything: a machine may write faster than ten looks a second can see
+    return len(held)
+
+
+def grow_beneath(mebibytes: int) -> int:
+    """Have a process in a session of its own take memory."""
+    program = f"from features import acts; acts.grow({mebibytes}); import time; time.sleep(600)"
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    command = [sys.executable, "-c", program]
+    return subprocess.run(command, check=False, env=environment, start_new_session=True).returncode
+
+
+def share(mebibytes: int, children: int, seconds: float) -> int:
+    """Take memory, share it with forked children, and hold it for so long."""
+    held = bytearray(b"x" * (mebibytes << 20))
+    read, write = os.pipe()
+    for _ in range(children):
+        if not os.fork():
+            os.close(write)
+            os.read(read, 1)  # until the parent lets go
+            os._exit(0)
+    time.sleep(seconds)
+    os.close(write)
+    for _ in range(children):
+        os.wait()
+    return len(held)
+
+
+def hoard(mebibytes: int) -> int:
+    """Keep memory after the task; return the worker's pid."""
+    hoarded.append(bytearray(b"x" * (mebibytes << 20)))
+    return os.getpid()
+
+
+hoarded: list[bytearray] = []
+
+
+def leave_behind(new_session: bool, how: str = "return") -> int:
+    """Leave a process running; return or raise its pid."""
+    left.append(subprocess.Popen(["sleep", "900"], stdin=subprocess.DEVNULL, start_new_session=new_session))
+    while not Path(f"/proc/{left[-1].pid}/cmdline").read_bytes():
+        pass  # an exec shows no command line for an instant
+    if how == "raise":
+        raise ValueError(left[-1].pid)
+    return left[-1].pid
+
+
+left: list[subprocess.Popen[bytes]] = []  # a Popen that is collected while its child runs would warn
+
+
+def leave_and_tell(folder: str) -> None:
+    """Start a process that starts another one, and tell their pids; for initializers."""
+    script = 'sleep 900 & echo $! > "$1"; echo $$ > "$1"; wait'
+    left.append(subprocess.Popen(["sh", "-c", script, "sh", f"{folder}/arrived"], stdin=subprocess.DEVNULL))

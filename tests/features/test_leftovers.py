@@ -1,0 +1,131 @@
+"""``leftovers``: what becomes of processes that a task leaves running when it comes to its end by itself."""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import threading
+import warnings
+
+import pytest
+
+from contract.patience import error_of, eventually, is_gone, result_of
+from features import acts
+from safepool import LeftoverWarning
+from safepool._os.process_tree import TreeEnding
+
+EITHER = pytest.mark.parametrize("new_session", [False, True], ids=["same session", "own session"])
+
+
+@EITHER
+def test_kept_leftover_stays_as_long_as_its_worker(new_pool, new_session) -> None:
+    pool = new_pool()
+    future = pool.submit(acts.leave_behind, new_session)
+    left = result_of(future)
+
+    assert not is_gone(left)
+    assert future.leftovers == ()
+    assert result_of(pool.submit(acts.square, 3)) == 9
+    assert not is_gone(left)
+    pool.shutdown()
+    assert is_gone(left)
+
+
+@EITHER
+def test_ended_leftover_is_gone_before_the_future_tells(new_pool, new_session) -> None:
+    pool = new_pool(leftovers="end")
+    worker = result_of(pool.submit(acts.tell_pid))
+
+    future = pool.submit(acts.leave_behind, new_session)
+    left = result_of(future)
+
+    assert is_gone(left)
+    assert [process.pid for process in future.leftovers] == [left]
+    assert "sleep 900" in future.leftovers[0].command
+    assert result_of(pool.submit(acts.tell_pid)) == worker
+
+
+def test_leftover_of_a_task_that_raises_is_ended(new_pool) -> None:
+    future = new_pool(leftovers="end").submit(acts.leave_behind, True, "raise")
+
+    error = error_of(future)
+
+    assert isinstance(error, ValueError)
+    assert is_gone(error.args[0])
+
+
+def test_what_the_initializer_has_started_is_spared(new_pool, gate) -> None:
+    pool = new_pool(leftovers="end", initializer=acts.leave_and_tell, initargs=(gate.folder,))
+    left = result_of(pool.submit(acts.leave_behind, False))
+    residents = gate.wait_until_arrived(2)
+
+    assert is_gone(left)
+    assert result_of(pool.submit(acts.square, 3)) == 9
+    assert not any(is_gone(resident) for resident in residents)
+    pool.shutdown()
+    assert all(is_gone(resident) for resident in residents)
+
+
+def test_task_that_leaves_nothing_is_told_nothing(new_pool) -> None:
+    future = new_pool(leftovers="end").submit(acts.square, 3)
+
+    assert result_of(future) == 9
+    assert future.leftovers == ()
+
+
+def test_leftover_that_is_warned_of_is_named_once_and_stays(new_pool, caplog: pytest.LogCaptureFixture) -> None:
+    pool = new_pool(leftovers="warn")
+
+    future = pool.submit(acts.leave_behind, True)
+    with pytest.warns(LeftoverWarning, match="sleep 900"):
+        left = result_of(future)
+    again = pool.submit(acts.square, 3)  # a warning would be an error, and logged
+
+    assert result_of(again) == 9
+    assert [process.pid for process in future.leftovers] == [left]
+    assert again.leftovers == ()
+    assert "left" not in caplog.text
+    assert not is_gone(left)
+
+
+def test_warning_that_is_an_error_harms_nobody(new_pool, caplog: pytest.LogCaptureFixture) -> None:
+    pool = new_pool(leftovers="warn")
+
+    with warnings.catch_warnings(), caplog.at_level(logging.WARNING, logger="safepool"):
+        warnings.simplefilter("error")
+        left = result_of(pool.submit(acts.leave_behind, True))
+
+    assert not is_gone(left)
+    assert "sleep 900" in caplog.text
+
+
+@pytest.mark.parametrize("fault", ["worker dies", "pool is killed"])
+def test_result_counts_whatever_happens_while_leftovers_are_ended(
+    new_pool, monkeypatch: pytest.MonkeyPatch, fault
+) -> None:
+    """1. The result is here. 2. The leftovers are being ended, which is held up. 3. The worker dies, or is killed."""
+    pool = new_pool(leftovers="end")
+    worker = result_of(pool.submit(acts.tell_pid))
+    sweeping, go_on = threading.Event(), threading.Event()
+    advance = TreeEnding.advance
+
+    def advance_when_allowed(ending: TreeEnding) -> bool:
+        sweeping.set()
+        return go_on.is_set() and advance(ending)
+
+    monkeypatch.setattr(TreeEnding, "advance", advance_when_allowed)
+    future = pool.submit(acts.leave_behind, False)
+    assert sweeping.wait(30)
+    assert not future.done()
+    if fault == "worker dies":
+        os.kill(worker, signal.SIGKILL)
+        eventually(lambda: is_gone(worker))
+        go_on.set()
+    else:
+        threading.Timer(0.2, go_on.set).start()  # the pool ends only when it may
+        pool.shutdown(kill=True)
+
+    assert is_gone(result_of(future))
+    if fault == "worker dies":
+        assert result_of(pool.submit(acts.square, 3)) == 9
