@@ -18,13 +18,19 @@ from typing_extensions import assert_type
 from safepool import (
     EndedProcess,
     InitializerError,
+    QueueFullError,
     SafeFuture,
     SafeProcessPoolExecutor,
+    SoftTimeoutError,
     TaskKilledError,
+    TaskMemoryError,
     TaskTimeoutError,
+    ThisWorker,
     TransferError,
     WorkerDiedError,
     get_context,
+    get_worker,
+    process,
 )
 
 
@@ -81,6 +87,8 @@ def futures(pool: SafeProcessPoolExecutor) -> None:
     assert_type(future.result(timeout=1.0), str)
     assert_type(future.exception(), BaseException | None)
     assert_type(future.cancel(), bool)
+    assert_type(future.cancel(cancel_running=True), bool)
+    assert_type(future.leftovers, tuple[EndedProcess, ...])
     assert_type(future.pid, int | None)
     assert_type(future.started_at, float | None)
     future.kill()
@@ -99,8 +107,43 @@ def mapping(pool: SafeProcessPoolExecutor) -> None:
     pool.map(name_of, [1], chunksize="2")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
 
 
+@process
+def decorated(number: int, *, scale: float = 1.0) -> float:
+    return number * scale
+
+
+@process(timeout=60, soft_timeout=50.0, memory_limit="2GiB", grace=1, retries=2, env={"A": "1"})
+def decorated_on_terms(text: str) -> list[str]:
+    return [text]
+
+
+def one_off() -> None:
+    assert_type(decorated(1, scale=2.0), SafeFuture[float])
+    assert_type(decorated_on_terms("a").result(), list[str])
+    decorated("1")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+
+
+async def awaiting(pool: SafeProcessPoolExecutor) -> None:
+    assert_type(await pool.submit(name_of, 1), str)
+    assert_type(await decorated(1), float)
+
+
+def in_a_worker() -> None:
+    worker = get_worker()
+    assert_type(worker, ThisWorker)
+    assert_type(worker.id, int)
+    worker.state.anything = 1
+
+
+def limits() -> None:
+    SafeProcessPoolExecutor(soft_timeout=1, memory_limit=1 << 30, max_worker_memory="1GiB", exit_timeout=1)
+    SafeProcessPoolExecutor(finalizer=prepare, finalargs=("path",), max_pending=10, when_full="raise", leftovers="end")
+    SafeProcessPoolExecutor(when_full="wait")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    SafeProcessPoolExecutor(leftovers="kill")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+
+
 def viewing(pool: SafeProcessPoolExecutor) -> None:
-    view = pool.options(timeout=5.0)
+    view = pool.options(timeout=5.0, soft_timeout=4.0, memory_limit="1GiB", retries=1, priority=-1)
     as_standard: Executor = view
     as_standard.submit(nothing)
     assert_type(view.submit(name_of, 1).result(), str)
@@ -143,6 +186,13 @@ def errors(pool: SafeProcessPoolExecutor) -> None:
         assert_type(death.elapsed, float | None)
         assert_type(death.ended[0].command, str)
         assert_type(death.oom, bool | None)
+    except TaskMemoryError as memory:
+        assert_type(memory.limit, int)
+        assert_type(memory.used, int)
+    except SoftTimeoutError as soft:
+        assert_type(soft.timeout, float)
+    except QueueFullError as full:
+        assert_type(full.max_pending, int)
     except TaskKilledError as kill:
         assert_type(kill.reason, str)
     except TransferError as transfer:
