@@ -26,6 +26,8 @@ def main(lifeline_fd: int, switch_fd: int, program_fd: int, tracker_fd: int) -> 
     """Run the program that the host wrote into ``program_fd``; never returns."""
     lifeline.adopt_lifeline(lifeline_fd)
     lifeline.adopt_switch(switch_fd)
+    # A host that blocks signals in the thread that makes a pool hands its mask down.
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {STACK_SIGNAL, SOFT_TIMEOUT_SIGNAL})
     faulthandler.register(STACK_SIGNAL, file=switch_fd, all_threads=True)
     os.register_at_fork(after_in_child=_forget_stacks)
     os.set_inheritable(program_fd, False)

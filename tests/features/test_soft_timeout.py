@@ -90,6 +90,20 @@ def test_worker_that_dies_after_the_warning_fails_its_task_as_ever(new_pool, tmp
     assert result_of(pool.submit(acts.square, 3)) == 9
 
 
+def test_host_that_blocks_all_signals_has_soft_timeouts_and_stacks(new_pool) -> None:
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
+    try:
+        pool = new_pool(soft_timeout=SOON)
+        limit, _ = result_of(pool.submit(acts.catch_soft_timeout, "asleep"))
+        late = error_of(pool.options(soft_timeout=None, timeout=2.0).submit(calls.hang))
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+    assert limit == SOON
+    assert isinstance(late, TaskTimeoutError)
+    assert "hang_in_a_python_loop" in late.stack
+
+
 def test_each_attempt_is_warned(new_pool, tmp_path: Path) -> None:
     pool = new_pool(soft_timeout=SOON, task_timeout=1.0, retries=1)
 
