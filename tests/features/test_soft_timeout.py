@@ -95,13 +95,15 @@ def test_host_that_blocks_all_signals_has_soft_timeouts_and_stacks(new_pool) -> 
     try:
         pool = new_pool(soft_timeout=SOON)
         limit, _ = result_of(pool.submit(acts.catch_soft_timeout, "asleep"))
-        late = error_of(pool.options(soft_timeout=None, timeout=2.0).submit(calls.hang))
+        view = pool.options(soft_timeout=None, timeout=2.0)
+        stacks = [
+            error_of(view.submit(calls.hang)).stack for _ in range(3)
+        ]  # a machine that is very busy may have none
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
     assert limit == SOON
-    assert isinstance(late, TaskTimeoutError)
-    assert "hang_in_a_python_loop" in late.stack
+    assert "hang_in_a_python_loop" in "".join(stacks)
 
 
 def test_each_attempt_is_warned(new_pool, tmp_path: Path) -> None:
