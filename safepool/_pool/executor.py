@@ -12,6 +12,7 @@ from dataclasses import replace
 from types import TracebackType
 from typing import Any, Literal, ParamSpec, TypeVar, get_args, overload
 
+from safepool._pool.cpus import cpu_count
 from safepool._pool.door import check_callable, check_choice, check_count, check_number, check_seconds
 from safepool._pool.future import SafeFuture
 from safepool._pool.handle import WorkerHandle
@@ -85,11 +86,11 @@ class SafeProcessPoolExecutor(MappingExecutor):
         on_error: OnError = "wait",
         env: Mapping[str, str] | None = None,
     ) -> None:
-        self._max_workers = check_count("max_workers", max_workers) or _usable_cpus()
+        size = check_count("max_workers", max_workers) or cpu_count()
         self._terms = Terms(check_seconds("task_timeout", task_timeout), check_number("retries", retries))
         self._on_error = check_choice("on_error", on_error, get_args(OnError))
-        if check_number("min_workers", min_workers) > self._max_workers:
-            raise ValueError(f"min_workers must not exceed max_workers ({self._max_workers}), not {min_workers!r}")
+        self._min_workers = check_number("min_workers", min_workers)
+        _check_room(min_workers, size)
         if mp_context is not None and not isinstance(mp_context, multiprocessing.context.BaseContext):
             raise TypeError(f"mp_context must be a multiprocessing context or None, not {mp_context!r}")
         self._mp_context = mp_context or multiprocessing.get_context("spawn")
@@ -97,7 +98,6 @@ class SafeProcessPoolExecutor(MappingExecutor):
         dumps = payload.dumps if preparation.imports_main else payload.dumps_by_value
         call, fds = _pickle_initializer(initializer, initargs, dumps)
         settings = Settings(
-            max_workers=self._max_workers,
             max_tasks_per_child=check_count("max_tasks_per_child", max_tasks_per_child),
             min_workers=min_workers,
             spare_workers=check_number("spare_workers", spare_workers),
@@ -109,7 +109,7 @@ class SafeProcessPoolExecutor(MappingExecutor):
             dumps=dumps,
         )
         self._initargs = initargs  # what their pickled form refers to must live as long as workers may be started
-        self._pool = Pool(settings, preparation)
+        self._pool = Pool(settings, size, preparation)
         self._finalizer = weakref.finalize(self, self._pool.abandon)
         self._finalizer.atexit = False  # the exit of the interpreter is the pools' own business
 
@@ -156,6 +156,25 @@ class SafeProcessPoolExecutor(MappingExecutor):
         """
         return PoolView(self, self._terms).options(timeout=timeout, retries=retries, priority=priority)
 
+    def resize(self, max_workers: int) -> None:
+        """Have at most ``max_workers`` workers from now on; no running task is touched.
+
+        More workers are started as waiting tasks call for them. If there are too many, those that have nothing to do
+        leave now, and others when they have finished their task. Returns at once.
+
+        Args:
+            max_workers: The most workers at a time; at least ``min_workers``.
+
+        Raises:
+            TypeError: ``max_workers`` is no integer.
+            ValueError: ``max_workers`` is less than one, or less than ``min_workers``.
+            RuntimeError: The pool is shut down, or belongs to the process that forked this one.
+            InitializerError: No worker could be made ready.
+        """
+        size = check_number("max_workers", max_workers, least=1)
+        _check_room(self._min_workers, size)
+        self._pool.resize(size)
+
     def shutdown(
         self, wait: bool = True, *, cancel_futures: bool = False, timeout: float | None = None, kill: bool = False
     ) -> None:
@@ -201,6 +220,11 @@ class SafeProcessPoolExecutor(MappingExecutor):
         return False
 
     @property
+    def _max_workers(self) -> int:
+        """The most workers at a time; private in the standard library, and read by many programs all the same."""
+        return self._pool.max_workers
+
+    @property
     def _processes(self) -> dict[int, WorkerHandle]:
         """The workers by process id; private in the standard library, and used by many programs all the same."""
         return self._pool.handles()
@@ -237,7 +261,10 @@ class PoolView(MappingExecutor):
     def __init__(self, executor: SafeProcessPoolExecutor, terms: Terms) -> None:
         self._executor = executor
         self._terms = terms
-        self._max_workers = executor._max_workers
+
+    @property
+    def _max_workers(self) -> int:
+        return self._executor._max_workers
 
     def options(self, *, timeout: float | None = DEFAULT, retries: int = DEFAULT, priority: int = DEFAULT) -> PoolView:
         """Return a view that differs from this one in what is given here."""
@@ -270,11 +297,9 @@ class PoolView(MappingExecutor):
         return view.submit(fn, *args)
 
 
-def _usable_cpus() -> int:
-    """Return the number of CPUs that this process may use: affinity and control groups count."""
-    import loky  # lazily: 30 ms, and only here
-
-    return int(loky.cpu_count())
+def _check_room(min_workers: int, max_workers: int) -> None:
+    if min_workers > max_workers:
+        raise ValueError(f"min_workers must not exceed max_workers ({max_workers}), not {min_workers!r}")
 
 
 def _check_environment(env: Mapping[str, str] | None) -> dict[str, str]:

@@ -119,6 +119,11 @@ def ending(pool: SafeProcessPoolExecutor) -> None:
         assert_type(entered, SafeProcessPoolExecutor)
 
 
+def resizing(pool: SafeProcessPoolExecutor) -> None:
+    pool.resize(4)
+    pool.resize(None)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+
+
 def contexts() -> None:
     assert_type(get_context(), BaseContext)
 

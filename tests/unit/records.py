@@ -46,7 +46,6 @@ def new_state(
 ) -> PoolState:
     """Make a pool's tables with these workers and so many waiting tasks."""
     settings = Settings(
-        max_workers=max_workers,
         max_tasks_per_child=max_tasks,
         min_workers=least,
         spare_workers=spare,
@@ -57,7 +56,7 @@ def new_state(
         inherited_fds=(),
         dumps=pickle.dumps,
     )
-    state = PoolState(settings, **facts)
+    state = PoolState(settings, max_workers, **facts)
     for worker in workers:
         state.workers[worker.number] = worker
         if worker.state is WorkerState.IDLE:
