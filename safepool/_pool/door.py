@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from numbers import Real
+from types import FunctionType
 from typing import Any
 
-__all__ = ["check_callable", "check_choice", "check_count", "check_number", "check_seconds"]
+__all__ = ["check_callable", "check_choice", "check_count", "check_number", "check_reducers", "check_seconds"]
+
+# Built into pickle: it looks no further, and a reducer for them would wait to be asked for ever.
+_NEVER_REDUCED = frozenset(
+    {type(None), bool, int, float, str, bytes, bytearray, tuple, list, dict, set, frozenset, type, FunctionType}
+)
 
 
 def check_seconds(name: str, value: float | None, *, allow_zero: bool = False) -> float | None:
@@ -76,3 +82,22 @@ def check_callable(name: str, value: Callable[..., Any] | None) -> None:
     """Raise TypeError unless the value can be called."""
     if not callable(value):
         raise TypeError(f"{name} must be callable, not {value!r}")
+
+
+def check_reducers(name: str, value: Mapping[Any, Any] | None) -> dict[type[Any], Callable[[Any], Any]]:
+    """Return a copy of a table of reduction functions by type; empty for None.
+
+    Raises:
+        TypeError: It is no mapping of types to callables.
+        ValueError: A type is one that pickle asks nobody about.
+    """
+    if value is None:
+        return {}
+    if not isinstance(value, Mapping):
+        raise TypeError(f"{name} must map types to reduction functions, not {value!r}")
+    for kind, reducer in value.items():
+        if not isinstance(kind, type) or not callable(reducer):
+            raise TypeError(f"{name} must map types to reduction functions, not {kind!r} to {reducer!r}")
+        if kind in _NEVER_REDUCED:
+            raise ValueError(f"{name} must be for types that pickle asks a reducer about, not {kind!r}")
+    return dict(value)

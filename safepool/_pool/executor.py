@@ -9,11 +9,12 @@ import weakref
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future
 from dataclasses import replace
+from functools import partial
 from types import TracebackType
 from typing import Any, Literal, ParamSpec, TypeVar, get_args, overload
 
 from safepool._pool.cpus import cpu_count
-from safepool._pool.door import check_callable, check_choice, check_count, check_number, check_seconds
+from safepool._pool.door import check_callable, check_choice, check_count, check_number, check_reducers, check_seconds
 from safepool._pool.future import SafeFuture
 from safepool._pool.handle import WorkerHandle
 from safepool._pool.mapping import DEFAULT, MappingExecutor
@@ -60,6 +61,10 @@ class SafeProcessPoolExecutor(MappingExecutor):
         on_error: What the ``with`` block does when an exception leaves it: "wait" for all work, as the standard
             library does, "cancel" what has not started, or "kill" what runs, too.
         env: Environment variables of the workers, in addition to the host's.
+        job_reducers: How calls are pickled: reduction functions by type, for objects of exactly that type, wherever
+            in the function, its arguments, or the initializer's they occur. One takes the object and returns what
+            its ``__reduce__`` could; it goes before that, and before ``copyreg`` and multiprocessing's reducers.
+        result_reducers: The same for results and exceptions. They travel to the workers.
 
     Raises:
         TypeError: An argument has the wrong type; the message names it.
@@ -85,6 +90,8 @@ class SafeProcessPoolExecutor(MappingExecutor):
         idle_timeout: float | None = None,
         on_error: OnError = "wait",
         env: Mapping[str, str] | None = None,
+        job_reducers: Mapping[type[Any], Callable[[Any], Any]] | None = None,
+        result_reducers: Mapping[type[Any], Callable[[Any], Any]] | None = None,
     ) -> None:
         size = check_count("max_workers", max_workers) or cpu_count()
         self._terms = Terms(check_seconds("task_timeout", task_timeout), check_number("retries", retries))
@@ -95,8 +102,11 @@ class SafeProcessPoolExecutor(MappingExecutor):
             raise TypeError(f"mp_context must be a multiprocessing context or None, not {mp_context!r}")
         self._mp_context = mp_context or multiprocessing.get_context("spawn")
         preparation = Preparation()
-        dumps = payload.dumps if preparation.imports_main else payload.dumps_by_value
-        call, fds = _pickle_initializer(initializer, initargs, dumps)
+        dumps = partial(
+            payload.dumps if preparation.imports_main else payload.dumps_by_value,
+            reducers=check_reducers("job_reducers", job_reducers),
+        )
+        outfit, fds = _pickle_outfit(check_reducers("result_reducers", result_reducers), initializer, initargs, dumps)
         settings = Settings(
             max_tasks_per_child=check_count("max_tasks_per_child", max_tasks_per_child),
             min_workers=min_workers,
@@ -104,7 +114,7 @@ class SafeProcessPoolExecutor(MappingExecutor):
             idle_timeout=check_seconds("idle_timeout", idle_timeout),
             grace=check_seconds("grace", grace, allow_zero=True) or 0.0,
             environment=_check_environment(env),
-            initializer=call,
+            outfit=outfit,
             inherited_fds=fds,
             dumps=dumps,
         )
@@ -314,14 +324,17 @@ def _check_environment(env: Mapping[str, str] | None) -> dict[str, str]:
     return environment
 
 
-def _pickle_initializer(
-    initializer: Callable[..., object] | None, initargs: tuple[Any, ...], dumps: Callable[[object], bytes]
+def _pickle_outfit(
+    reducers: payload.Reducers,
+    initializer: Callable[..., object] | None,
+    initargs: tuple[Any, ...],
+    dumps: Callable[[object], bytes],
 ) -> tuple[bytes, tuple[int, ...]]:
-    """Pickle the initializer once for all workers, with the descriptors that it needs in each."""
-    if initializer is None:
+    """Pickle once what every worker is to be equipped with, and the descriptors that it needs for that."""
+    if initializer is None and not reducers:
         return b"", ()
-    if not callable(initializer):
+    if initializer is not None and not callable(initializer):
         raise TypeError(f"initializer must be callable or None, not {initializer!r}")
     with spawn_window() as window:
-        call = dumps((initializer, tuple(initargs), {}))
-    return call, tuple(window.fds)
+        outfit = dumps((reducers, initializer, tuple(initargs)))
+    return outfit, tuple(window.fds)

@@ -30,7 +30,7 @@ class Settings:
     idle_timeout: float | None
     grace: float
     environment: dict[str, str]
-    initializer: bytes  # pickled call; empty for none
+    outfit: bytes  # pickled: reducers of results, initializer, its arguments; empty for none of them
     inherited_fds: tuple[int, ...]
     dumps: Callable[[object], bytes]  # by reference, or by value where workers cannot import ``__main__``
 

@@ -11,6 +11,7 @@ import multiprocessing
 from collections.abc import Iterator
 from concurrent.futures import Executor, Future
 from multiprocessing.context import BaseContext
+from pathlib import Path
 from typing import Any
 
 from typing_extensions import assert_type
@@ -56,10 +57,13 @@ def construction() -> None:
         task_timeout=1.5,
         grace=1,
         env={"OMP_NUM_THREADS": "1"},
+        job_reducers={Path: lambda path: (Path, (str(path),))},
+        result_reducers={Path: repr},
     )
     SafeProcessPoolExecutor("4")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
     SafeProcessPoolExecutor(task_timeout="1")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
     SafeProcessPoolExecutor(4, None, None, (), 10)  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
+    SafeProcessPoolExecutor(job_reducers=[Path])  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
     SafeProcessPoolExecutor(env={"A": 1})  # type: ignore[dict-item]  # pyright: ignore[reportArgumentType]
 
 

@@ -52,7 +52,7 @@ def new_state(
         idle_timeout=None,
         grace=grace,
         environment={},
-        initializer=b"",
+        outfit=b"",
         inherited_fds=(),
         dumps=pickle.dumps,
     )
