@@ -9,8 +9,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from safepool._pool.cpus import cpu_count as cpu_count
     from safepool._pool.executor import SafeProcessPoolExecutor as SafeProcessPoolExecutor
     from safepool._pool.future import SafeFuture as SafeFuture
+    from safepool._pool.reusable import get_reusable_executor as get_reusable_executor
     from safepool.context import get_context as get_context
     from safepool.errors import EndedProcess as EndedProcess
     from safepool.errors import InitializerError as InitializerError
@@ -30,7 +32,9 @@ _HOMES = {
     "TaskTimeoutError": "safepool.errors",
     "TransferError": "safepool.errors",
     "WorkerDiedError": "safepool.errors",
+    "cpu_count": "safepool._pool.cpus",
     "get_context": "safepool.context",
+    "get_reusable_executor": "safepool._pool.reusable",
 }
 
 __all__ = [
@@ -42,7 +46,9 @@ __all__ = [
     "TaskTimeoutError",
     "TransferError",
     "WorkerDiedError",
+    "cpu_count",
     "get_context",
+    "get_reusable_executor",
 ]
 
 

@@ -21,6 +21,7 @@ from safepool._pool.mapping import DEFAULT, MappingExecutor
 from safepool._pool.pool import Pool
 from safepool._pool.state import Settings
 from safepool._pool.terms import Terms
+from safepool._pool.thread_limits import thread_limits
 from safepool._worker import payload
 from safepool._worker.launch import Preparation, spawn_window
 
@@ -65,6 +66,9 @@ class SafeProcessPoolExecutor(MappingExecutor):
             in the function, its arguments, or the initializer's they occur. One takes the object and returns what
             its ``__reduce__`` could; it goes before that, and before ``copyreg`` and multiprocessing's reducers.
         result_reducers: The same for results and exceptions. They travel to the workers.
+        inner_max_num_threads: The most threads that each of the usual libraries for numbers (OpenMP, OpenBLAS, MKL,
+            BLIS, Accelerate, Numba, numexpr) starts in a worker: sets ``OMP_NUM_THREADS`` and its kin there, but
+            for those that ``env`` sets itself. None leaves the environment as it is.
 
     Raises:
         TypeError: An argument has the wrong type; the message names it.
@@ -92,6 +96,7 @@ class SafeProcessPoolExecutor(MappingExecutor):
         env: Mapping[str, str] | None = None,
         job_reducers: Mapping[type[Any], Callable[[Any], Any]] | None = None,
         result_reducers: Mapping[type[Any], Callable[[Any], Any]] | None = None,
+        inner_max_num_threads: int | None = None,
     ) -> None:
         size = check_count("max_workers", max_workers) or cpu_count()
         self._terms = Terms(check_seconds("task_timeout", task_timeout), check_number("retries", retries))
@@ -107,13 +112,14 @@ class SafeProcessPoolExecutor(MappingExecutor):
             reducers=check_reducers("job_reducers", job_reducers),
         )
         outfit, fds = _pickle_outfit(check_reducers("result_reducers", result_reducers), initializer, initargs, dumps)
+        limits = thread_limits(check_count("inner_max_num_threads", inner_max_num_threads))
         settings = Settings(
             max_tasks_per_child=check_count("max_tasks_per_child", max_tasks_per_child),
             min_workers=min_workers,
             spare_workers=check_number("spare_workers", spare_workers),
             idle_timeout=check_seconds("idle_timeout", idle_timeout),
             grace=check_seconds("grace", grace, allow_zero=True) or 0.0,
-            environment=_check_environment(env),
+            environment={**limits, **_check_environment(env)},
             outfit=outfit,
             inherited_fds=fds,
             dumps=dumps,

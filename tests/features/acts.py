@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 import time
 from pathlib import Path
 
@@ -60,3 +61,26 @@ def square_or_raise(number: int) -> int:
 
 def pass_gate_if_first(folder: str, number: int) -> int:
     return pass_gate(folder, number) if number == 0 else number
+
+
+_remembered: list[str | None] = []
+
+
+def remember_variable(name: str) -> None:
+    """As an initializer: look at the environment."""
+    _remembered.append(os.environ.get(name))
+
+
+def remembered() -> str | None:
+    return _remembered[0]
+
+
+def has_loaded(module: str) -> bool:
+    return module in sys.modules
+
+
+def squares_by_reusable_executor(numbers: list[int]) -> tuple[list[int], set[int]]:
+    from safepool import get_reusable_executor
+
+    squares = list(get_reusable_executor(1).map(square, numbers))
+    return squares, {get_reusable_executor(1).submit(tell_pid).result() for _ in numbers}

@@ -25,7 +25,9 @@ from safepool import (
     TaskTimeoutError,
     TransferError,
     WorkerDiedError,
+    cpu_count,
     get_context,
+    get_reusable_executor,
 )
 
 
@@ -59,6 +61,7 @@ def construction() -> None:
         env={"OMP_NUM_THREADS": "1"},
         job_reducers={Path: lambda path: (Path, (str(path),))},
         result_reducers={Path: repr},
+        inner_max_num_threads=1,
     )
     SafeProcessPoolExecutor("4")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
     SafeProcessPoolExecutor(task_timeout="1")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
@@ -126,6 +129,19 @@ def ending(pool: SafeProcessPoolExecutor) -> None:
 def resizing(pool: SafeProcessPoolExecutor) -> None:
     pool.resize(4)
     pool.resize(None)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+
+
+def reusing() -> None:
+    assert_type(get_reusable_executor(), SafeProcessPoolExecutor)
+    assert_type(get_reusable_executor(4, reuse=True, kill_workers=True), SafeProcessPoolExecutor)
+    get_reusable_executor(max_workers=4, reuse="auto", idle_timeout=None, initializer=prepare, initargs=("path",))
+    get_reusable_executor("4")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    get_reusable_executor(reuse="never")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+
+
+def counting() -> None:
+    assert_type(cpu_count(), int)
+    assert_type(cpu_count(only_physical_cores=True), int)
 
 
 def contexts() -> None:
