@@ -106,4 +106,4 @@ def _dismissed(state: PoolState, starting: list[Worker]) -> list[Worker]:
     if not excess:
         return []
     idle = [worker for worker in state.idle if worker.state is WorkerState.IDLE and not state.is_worn(worker)]
-    return [worker for worker in starting + idle if not worker.undelivered][:excess]
+    return (starting + idle)[:excess]

@@ -246,8 +246,19 @@ def test_bad_argument_is_refused_by_name_and_changes_nothing(gate, arguments: di
     assert result_of(running)
 
 
-def test_all_threads_are_given_the_same_executor(elsewhere) -> None:
-    together = threading.Barrier(8)
+def test_all_threads_are_given_the_same_executor(elsewhere, monkeypatch) -> None:
+    """1. All have found out what they want. 2. The first makes an executor. 3. Does a second do so meanwhile?"""
+    together, second = threading.Barrier(8), threading.Event()
+    make, makers = reusable._make, []
+
+    def make_together(*args: Any) -> SafeProcessPoolExecutor:
+        makers.append(threading.get_ident())
+        if len(makers) > 1:
+            second.set()
+        second.wait(0.3)
+        return make(*args)
+
+    monkeypatch.setattr(reusable, "_make", make_together)
 
     def ask() -> SafeProcessPoolExecutor:
         together.wait(PATIENCE)

@@ -186,7 +186,10 @@ def test_pool_made_smaller_ends_no_task_and_begins_none_beyond_its_size() -> Non
 
 def test_pool_made_smaller_keeps_a_worker_until_its_results_are_delivered() -> None:
     undelivered = new_worker(IDLE, undelivered=1)
-    assert decide(new_state(undelivered, new_worker(BUSY), max_workers=1), NOW) == []
+    state = new_state(undelivered, new_worker(IDLE), waiting=2, max_workers=1)
+    assert decide(state, NOW) == [Action(Do.GIVE)]
+    undelivered.undelivered = 0
+    assert decide(state, NOW) == [Action(Do.GIVE), Action(Do.RETIRE, undelivered)]
 
 
 def test_pool_made_smaller_gives_work_to_those_who_stay() -> None:
