@@ -11,7 +11,7 @@ from contract.gate import announce
 from safepool import SafeProcessPoolExecutor, TaskTimeoutError
 
 _ENDLESS = 2**42
-_LIFETIME = "900"  # seconds; whatever the test did wrong
+_ORPHAN = "setsid sleep 900 > /dev/null 2>&1 & echo $!"  # which ends by itself, whatever the test did wrong
 
 
 def pids_below(depth: int) -> list[int]:
@@ -38,10 +38,9 @@ def call_at_depth(depth: int, how: str, *args: Any) -> Any:
 
 
 def hang_at_depth(folder: str, depth: int) -> object:
-    """Tell the pid of each level, and of a process in a session of its own beside it; hold the GIL at the bottom."""
+    """Tell the pid of each level, and of an orphan in a session of its own beside it; hold the GIL at the bottom."""
     announce(folder)
-    stray = subprocess.Popen(["sleep", _LIFETIME], start_new_session=True)
-    announce(folder, stray.pid)
+    announce(folder, int(subprocess.run(["sh", "-c", _ORPHAN], check=True, capture_output=True, text=True).stdout))
     if not depth:
         return sum(itertools.repeat(1, _ENDLESS))
     with SafeProcessPoolExecutor(1) as pool:
