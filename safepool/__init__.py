@@ -9,9 +9,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from safepool._pool.cpus import cpu_count as cpu_count
     from safepool._pool.executor import SafeProcessPoolExecutor as SafeProcessPoolExecutor
     from safepool._pool.future import SafeFuture as SafeFuture
     from safepool._pool.process import process as process
+    from safepool._pool.reusable import get_reusable_executor as get_reusable_executor
     from safepool._worker.identity import ThisWorker as ThisWorker
     from safepool._worker.identity import get_worker as get_worker
     from safepool.context import get_context as get_context
@@ -42,7 +44,9 @@ _HOMES = {
     "ThisWorker": "safepool._worker.identity",
     "TransferError": "safepool.errors",
     "WorkerDiedError": "safepool.errors",
+    "cpu_count": "safepool._pool.cpus",
     "get_context": "safepool.context",
+    "get_reusable_executor": "safepool._pool.reusable",
     "get_worker": "safepool._worker.identity",
     "process": "safepool._pool.process",
 }
@@ -61,7 +65,9 @@ __all__ = [
     "ThisWorker",
     "TransferError",
     "WorkerDiedError",
+    "cpu_count",
     "get_context",
+    "get_reusable_executor",
     "get_worker",
     "process",
 ]

@@ -25,7 +25,9 @@ PROMISED = {
     "TaskTimeoutError",
     "TransferError",
     "WorkerDiedError",
+    "cpu_count",
     "get_context",
+    "get_reusable_executor",
 }
 
 # What a worker must not have to import for a facade that it never uses.

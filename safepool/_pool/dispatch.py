@@ -44,9 +44,10 @@ def decide(state: PoolState, now: float) -> list[Action]:
     overdue = [worker for worker in state.workers.values() if _is_overdue(worker, now)]
     actions = [_decide_overdue(worker) for worker in overdue if worker.state is not WorkerState.IDLE]
     work = _decide_work(state, now)
-    retiring = [action.worker for action in work if action.do is Do.RETIRE]
+    retiring = [action.worker for action in work if action.do is Do.RETIRE and action.worker]
     idle = [worker for worker in overdue if worker.state is WorkerState.IDLE and worker not in retiring]
-    actions += _decide_idle(state, idle) + work
+    surplus = state.surplus() - sum(not state.is_worn(worker) for worker in retiring)
+    actions += _decide_idle(state, idle, surplus) + work
     if state.measure_at is not None and now >= state.measure_at:
         actions.append(Action(Do.MEASURE))
     if (state.closing or state.abandoned) and not state.waiting_count and not state.workers:
@@ -77,10 +78,10 @@ def _decide_overdue(worker: Worker) -> Action:
     return Action(Do.END, worker)
 
 
-def _decide_idle(state: PoolState, overdue: list[Worker]) -> list[Action]:
+def _decide_idle(state: PoolState, overdue: list[Worker], surplus: int) -> list[Action]:
     """Of those that have been idle for long enough, let as many leave as nobody needs."""
     may_leave = [worker for worker in overdue if not worker.undelivered and not state.is_worn(worker)]
-    leaving = [] if _is_ending(state) else may_leave[: max(0, state.surplus())]
+    leaving = [] if _is_ending(state) else may_leave[: max(0, surplus)]
     return [Action(Do.RETIRE if worker in leaving else Do.KEEP, worker) for worker in overdue]
 
 
@@ -90,13 +91,24 @@ def _is_ending(state: PoolState) -> bool:
 
 def _decide_work(state: PoolState, now: float) -> list[Action]:
     idle = [worker for worker in state.workers.values() if worker.state is WorkerState.IDLE]
-    leaving = [worker for worker in idle if state.is_worn(worker)]
-    room = state.settings.max_workers - state.running()
-    actions = [Action(Do.GIVE)] * max(0, min(state.waiting_count, len(idle) - len(leaving), room))
     starting = [worker for worker in state.workers.values() if worker.state is WorkerState.STARTING]
+    dismissed = _dismissed(state, starting)
+    leaving = [worker for worker in idle if state.is_worn(worker) or worker in dismissed]
+    room = state.max_workers - state.running()
+    actions = [Action(Do.GIVE)] * max(0, min(state.waiting_count, len(idle) - len(leaving), room))
     if now >= state.start_at:
         actions += [Action(Do.START)] * state.to_start()
+    leaving += [worker for worker in starting if worker in dismissed]
     if _is_ending(state) and not state.waiting_count:
         leaving = idle + starting
     actions += [Action(Do.RETIRE, worker) for worker in leaving if not worker.undelivered]
     return actions
+
+
+def _dismissed(state: PoolState, starting: list[Worker]) -> list[Worker]:
+    """Return who leaves since the pool was made smaller: who has not begun yet, then who has been idle the longest."""
+    excess = state.excess()
+    if not excess:
+        return []
+    idle = [worker for worker in state.idle if worker.state is WorkerState.IDLE and not state.is_worn(worker)]
+    return (starting + idle)[:excess]

@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import partial
 from numbers import Real
+from types import FunctionType
 from typing import Any
 
 from safepool._pool.terms import Terms
@@ -18,6 +19,7 @@ __all__ = [
     "check_count",
     "check_environment",
     "check_number",
+    "check_reducers",
     "check_seconds",
     "check_size",
     "check_terms",
@@ -30,6 +32,11 @@ _FACTORS = {
     for power, prefix in enumerate(prefixes)
 }
 _LEAST_SIZE = 32 << 20  # bytes; a worker that has imported nothing of the user's holds about 16 MiB
+
+# Built into pickle: it looks no further, and a reducer for them would wait to be asked for ever.
+_NEVER_REDUCED = frozenset(
+    {type(None), bool, int, float, str, bytes, bytearray, tuple, list, dict, set, frozenset, type, FunctionType}
+)
 
 
 def check_seconds(name: str, value: float | None, *, allow_zero: bool = False) -> float | None:
@@ -158,6 +165,25 @@ def check_environment(name: str, value: Mapping[str, str] | None) -> dict[str, s
         if not key or "=" in key or "\0" in key + text:
             raise ValueError(f"{name}: {key!r}={text!r} cannot stand in an environment")
     return environment
+
+
+def check_reducers(name: str, value: Mapping[Any, Any] | None) -> dict[type[Any], Callable[[Any], Any]]:
+    """Return a copy of a table of reduction functions by type; empty for None.
+
+    Raises:
+        TypeError: It is no mapping of types to callables.
+        ValueError: A type is one that pickle asks nobody about.
+    """
+    if value is None:
+        return {}
+    if not isinstance(value, Mapping):
+        raise TypeError(f"{name} must map types to reduction functions, not {value!r}")
+    for kind, reducer in value.items():
+        if not isinstance(kind, type) or not callable(reducer):
+            raise TypeError(f"{name} must map types to reduction functions, not {kind!r} to {reducer!r}")
+        if kind in _NEVER_REDUCED:
+            raise ValueError(f"{name} must be for types that pickle asks a reducer about, not {kind!r}")
+    return dict(value)
 
 
 _TERMS: dict[str, Callable[[str, Any], Any]] = {

@@ -9,15 +9,18 @@ import weakref
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future
 from dataclasses import replace
+from functools import partial
 from types import TracebackType
 from typing import Any, Literal, ParamSpec, TypeVar, get_args, overload
 
+from safepool._pool.cpus import cpu_count
 from safepool._pool.door import (
     check_callable,
     check_choice,
     check_count,
     check_environment,
     check_number,
+    check_reducers,
     check_seconds,
     check_size,
     check_terms,
@@ -29,6 +32,7 @@ from safepool._pool.mapping import DEFAULT, MappingExecutor
 from safepool._pool.pool import Pool
 from safepool._pool.state import Settings
 from safepool._pool.terms import Terms
+from safepool._pool.thread_limits import thread_limits
 from safepool._worker import payload
 from safepool._worker.launch import Preparation, spawn_window
 
@@ -87,6 +91,13 @@ class SafeProcessPoolExecutor(MappingExecutor):
         on_error: What the ``with`` block does when an exception leaves it: "wait" for all work, as the standard
             library does, "cancel" what has not started, or "kill" what runs, too.
         env: Environment variables of the workers, in addition to the host's.
+        job_reducers: How calls are pickled: reduction functions by type, for objects of exactly that type, wherever
+            in the function, its arguments, or the initializer's they occur. One takes the object and returns what
+            its ``__reduce__`` could; it goes before that, and before ``copyreg`` and multiprocessing's reducers.
+        result_reducers: The same for results and exceptions. They travel to the workers.
+        inner_max_num_threads: The most threads that each of the usual libraries for numbers (OpenMP, OpenBLAS, MKL,
+            BLIS, Accelerate, Numba, numexpr) starts in a worker: sets ``OMP_NUM_THREADS`` and its kin there, but
+            for those that ``env`` sets itself. None leaves the environment as it is.
 
     Raises:
         TypeError: An argument has the wrong type; the message names it.
@@ -121,45 +132,51 @@ class SafeProcessPoolExecutor(MappingExecutor):
         leftovers: LeftoversPolicy = "keep",
         on_error: OnError = "wait",
         env: Mapping[str, str] | None = None,
+        job_reducers: Mapping[type[Any], Callable[[Any], Any]] | None = None,
+        result_reducers: Mapping[type[Any], Callable[[Any], Any]] | None = None,
+        inner_max_num_threads: int | None = None,
     ) -> None:
-        self._max_workers = check_count("max_workers", max_workers) or _usable_cpus()
+        size = check_count("max_workers", max_workers) or cpu_count()
         self._terms = check_terms(
             task_timeout=task_timeout, soft_timeout=soft_timeout, memory_limit=memory_limit, retries=retries
         )
         self._on_error = check_choice("on_error", on_error, get_args(OnError))
-        if check_number("min_workers", min_workers) > self._max_workers:
-            raise ValueError(f"min_workers must not exceed max_workers ({self._max_workers}), not {min_workers!r}")
+        self._min_workers = check_number("min_workers", min_workers)
+        _check_room(min_workers, size)
         if mp_context is not None and not isinstance(mp_context, multiprocessing.context.BaseContext):
             raise TypeError(f"mp_context must be a multiprocessing context or None, not {mp_context!r}")
         self._mp_context = mp_context or multiprocessing.get_context("spawn")
         preparation = Preparation()
         self._imports_main = preparation.imports_main
-        dumps = payload.dumps if preparation.imports_main else payload.dumps_by_value
-        call, fds = _pickle_call("initializer", initializer, initargs, dumps)
-        last_call, last_fds = _pickle_call("finalizer", finalizer, finalargs, dumps)
+        dumps = partial(
+            payload.dumps if preparation.imports_main else payload.dumps_by_value,
+            reducers=check_reducers("job_reducers", job_reducers),
+        )
+        reducers = check_reducers("result_reducers", result_reducers)
+        calls = (
+            _check_call("initializer", initializer, initargs),
+            _check_call("finalizer", finalizer, finalargs),
+        )
+        outfit, fds = _pickle_outfit(reducers, calls, dumps)
+        limits = thread_limits(check_count("inner_max_num_threads", inner_max_num_threads))
         settings = Settings(
-            max_workers=self._max_workers,
             max_tasks_per_child=check_count("max_tasks_per_child", max_tasks_per_child),
             min_workers=min_workers,
             spare_workers=check_number("spare_workers", spare_workers),
             idle_timeout=check_seconds("idle_timeout", idle_timeout),
             grace=check_seconds("grace", grace, allow_zero=True) or 0.0,
-            environment=check_environment("env", env),
+            environment={**limits, **check_environment("env", env)},
             exit_timeout=_check_exit_timeout(exit_timeout),
             max_worker_memory=check_size("max_worker_memory", max_worker_memory),
             max_pending=check_count("max_pending", max_pending),
             when_full=check_choice("when_full", when_full, get_args(WhenFull)),
             leftovers=check_choice("leftovers", leftovers, get_args(LeftoversPolicy)),
-            initializer=call,
-            finalizer=last_call,
-            inherited_fds=(*fds, *last_fds),
+            outfit=outfit,
+            inherited_fds=fds,
             dumps=dumps,
         )
-        self._arguments = (
-            initargs,
-            finalargs,
-        )  # what their pickled form refers to must live as long as workers may be started
-        self._pool = Pool(settings, preparation)
+        self._calls = calls  # what their pickled form refers to must live as long as workers may be started
+        self._pool = Pool(settings, size, preparation)
         self._finalizer = weakref.finalize(self, self._pool.abandon)
         self._finalizer.atexit = False  # the exit of the interpreter is the pools' own business
 
@@ -219,6 +236,25 @@ class SafeProcessPoolExecutor(MappingExecutor):
             timeout=timeout, soft_timeout=soft_timeout, memory_limit=memory_limit, retries=retries, priority=priority
         )
 
+    def resize(self, max_workers: int) -> None:
+        """Have at most ``max_workers`` workers from now on; no running task is touched.
+
+        More workers are started as waiting tasks call for them. If there are too many, those that have nothing to do
+        leave now, and others when they have finished their task. Returns at once.
+
+        Args:
+            max_workers: The most workers at a time; at least ``min_workers``.
+
+        Raises:
+            TypeError: ``max_workers`` is no integer.
+            ValueError: ``max_workers`` is less than one, or less than ``min_workers``.
+            RuntimeError: The pool is shut down, or belongs to the process that forked this one.
+            InitializerError: No worker could be made ready.
+        """
+        size = check_number("max_workers", max_workers, least=1)
+        _check_room(self._min_workers, size)
+        self._pool.resize(size)
+
     def shutdown(
         self, wait: bool = True, *, cancel_futures: bool = False, timeout: float | None = None, kill: bool = False
     ) -> None:
@@ -264,6 +300,11 @@ class SafeProcessPoolExecutor(MappingExecutor):
         return False
 
     @property
+    def _max_workers(self) -> int:
+        """The most workers at a time; private in the standard library, and read by many programs all the same."""
+        return self._pool.max_workers
+
+    @property
     def _processes(self) -> dict[int, WorkerHandle]:
         """The workers by process id; private in the standard library, and used by many programs all the same."""
         return self._pool.handles()
@@ -300,7 +341,10 @@ class PoolView(MappingExecutor):
     def __init__(self, executor: SafeProcessPoolExecutor, terms: Terms) -> None:
         self._executor = executor
         self._terms = terms
-        self._max_workers = executor._max_workers
+
+    @property
+    def _max_workers(self) -> int:
+        return self._executor._max_workers
 
     def options(
         self,
@@ -342,11 +386,9 @@ class PoolView(MappingExecutor):
         return view.submit(fn, *args)
 
 
-def _usable_cpus() -> int:
-    """Return the number of CPUs that this process may use: affinity and control groups count."""
-    import loky  # lazily: 30 ms, and only here
-
-    return int(loky.cpu_count())
+def _check_room(min_workers: int, max_workers: int) -> None:
+    if min_workers > max_workers:
+        raise ValueError(f"min_workers must not exceed max_workers ({max_workers}), not {min_workers!r}")
 
 
 def _check_exit_timeout(exit_timeout: float) -> float:
@@ -356,14 +398,22 @@ def _check_exit_timeout(exit_timeout: float) -> float:
     return seconds
 
 
-def _pickle_call(
-    name: str, fn: Callable[..., object] | None, args: tuple[Any, ...], dumps: Callable[[object], bytes]
-) -> tuple[bytes, tuple[int, ...]]:
-    """Pickle what each worker is to call, once for all of them, with the descriptors that it needs in each."""
+def _check_call(name: str, fn: Callable[..., object] | None, args: tuple[Any, ...]) -> payload.Call | None:
     if fn is None:
-        return b"", ()
+        return None
     if not callable(fn):
         raise TypeError(f"{name} must be callable or None, not {fn!r}")
+    return fn, tuple(args)
+
+
+def _pickle_outfit(
+    reducers: payload.Reducers,
+    calls: tuple[payload.Call | None, payload.Call | None],
+    dumps: Callable[[object], bytes],
+) -> tuple[bytes, tuple[int, ...]]:
+    """Pickle once what every worker is to be equipped with, and the descriptors that it needs for that."""
+    if not any(calls) and not reducers:
+        return b"", ()
     with spawn_window() as window:
-        call = dumps((fn, tuple(args), {}))
-    return call, tuple(window.fds)
+        outfit = dumps((reducers, *calls))
+    return outfit, tuple(window.fds)

@@ -46,8 +46,9 @@ class Pool:
     threads for each task.
     """
 
-    def __init__(self, settings: Settings, preparation: Preparation) -> None:
-        self._state = PoolState(settings)
+    def __init__(self, settings: Settings, max_workers: int, preparation: Preparation) -> None:
+        self.max_workers = max_workers  # as was wished last; the supervisor follows
+        self._state = PoolState(settings, max_workers)
         self._inbox: deque[Callable[[], None]] = deque()
         self._lock = threading.RLock()
         self._wakeup = Wakeup()
@@ -95,6 +96,13 @@ class Pool:
             self._room.leave(number)
             raise
         return future
+
+    def resize(self, max_workers: int) -> None:
+        """Have at most so many workers from now on."""
+        self._check_owner()
+        self._check_open()
+        self.max_workers = max_workers
+        self._tell(self._follow_size)
 
     def close(self, *, cancel: bool = False, kill: bool = False, timeout: float | None = None, reason: str) -> None:
         """Take no more calls; finish, cancel or end what there is. In a forked child there is nothing of it."""
@@ -162,11 +170,20 @@ class Pool:
         return self._state.broken is not None
 
     @property
+    def is_open(self) -> bool:
+        """True while calls are taken: in the process that made it, until it is shut down or broken."""
+        return self._owner == os.getpid() and not self._is_closing and not self._state.breaking
+
+    @property
     def thread(self) -> threading.Thread | None:
         """The supervisor's thread, once there is one."""
         if self._is_needed:
             self._is_up.wait(_START_LIMIT)
         return self._thread
+
+    def _follow_size(self) -> None:
+        """In the supervisor: of several wishes made at once, the one that shows is the one that counts."""
+        self._supervisor.resize(self.max_workers)
 
     def _tell(self, wish: Callable[[], None]) -> None:
         try:

@@ -66,9 +66,7 @@ class Staff:
             self._break(0, f"starting a worker raised {type(error).__name__}: {error}", error)
             return None
         self._state.failed_starts = 0
-        worker.channel.send(Kind.INITIALIZE, 0, self._state.settings.initializer)
-        if self._state.settings.finalizer:
-            worker.channel.send(Kind.FINALIZER, 0, self._state.settings.finalizer)
+        worker.channel.send(Kind.INITIALIZE, 0, self._state.settings.outfit)
         with self._lock:
             self._state.workers[worker.number] = worker
             self.news.notify_all()

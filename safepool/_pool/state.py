@@ -24,7 +24,6 @@ __all__ = ["PoolState", "Settings"]
 class Settings:
     """What the pool was made with; all of it has been checked."""
 
-    max_workers: int
     max_tasks_per_child: int | None
     min_workers: int
     spare_workers: int
@@ -36,8 +35,7 @@ class Settings:
     when_full: str
     leftovers: str
     environment: dict[str, str]
-    initializer: bytes  # pickled call; empty for none
-    finalizer: bytes  # likewise
+    outfit: bytes  # pickled: reducers of results, initializer, finalizer; empty for none of them
     inherited_fds: tuple[int, ...]
     dumps: Callable[[object], bytes]  # by reference, or by value where workers cannot import ``__main__``
 
@@ -47,6 +45,7 @@ class PoolState:
     """The ledger of tasks and workers."""
 
     settings: Settings
+    max_workers: int  # may change, unlike the settings
     waiting: Lanes = field(default_factory=Lanes)
     waiting_count: int = 0  # those in ``waiting`` that have not been cancelled
     workers: dict[int, Worker] = field(default_factory=dict)
@@ -100,7 +99,7 @@ class PoolState:
             spare: Leave those alone that a worker is about to take, as the standard library does.
         """
         spared = [task for task in self.waiting if task.state is TaskState.WAITING] if spare else []
-        spared = spared[: self.settings.max_workers - self.running()]
+        spared = spared[: max(0, self.max_workers - self.running())]
         cancelled = []
         while (task := self.take_waiting()) is not None:
             if task not in spared:
@@ -112,7 +111,7 @@ class PoolState:
 
     def take_idle(self) -> Worker | None:
         """Take the worker that became idle last: its memory is warmest."""
-        if self.settings.spare_workers and self.running() >= self.settings.max_workers:
+        if self.settings.spare_workers and self.running() >= self.max_workers:
             return None  # those that are left are spare
         while self.idle:
             worker = self.idle.pop()
@@ -135,7 +134,7 @@ class PoolState:
         return max(settings.min_workers, 1 if settings.spare_workers else 0) + settings.spare_workers
 
     def _wanted(self) -> int:
-        busy = min(self.settings.max_workers, self.running() + self.waiting_count)
+        busy = min(self.max_workers, self.running() + self.waiting_count)
         if self.closing or self.abandoned:
             return busy
         return max(busy + self.settings.spare_workers, self.least())
@@ -147,9 +146,11 @@ class PoolState:
     def occupying(self) -> int:
         """Return how many workers there are, less those that are on their way out."""
         leaving = sum(worker.state is WorkerState.LEAVING for worker in self.workers.values())
-        staying = sum(worker.state in OCCUPYING and not self.is_worn(worker) for worker in self.workers.values())
         # Those that are slow to leave do not hold up their successors, but there must be an end to that, too.
-        return staying + max(0, leaving - self.settings.max_workers)
+        return self._staying() + max(0, leaving - self.max_workers)
+
+    def _staying(self) -> int:
+        return sum(worker.state in OCCUPYING and not self.is_worn(worker) for worker in self.workers.values())
 
     def is_worn(self, worker: Worker) -> bool:
         """Return True for an idle worker that has run as many tasks as it may, or has become too large."""
@@ -160,4 +161,9 @@ class PoolState:
 
     def surplus(self) -> int:
         """Return how many workers nobody needs."""
-        return self.occupying() - self._wanted()
+        return max(0, self._staying() - self._wanted())
+
+    def excess(self) -> int:
+        """Return how many workers there are beyond what there may be, since the pool was made smaller."""
+        most = self.max_workers + self.settings.spare_workers
+        return max(0, self._staying() - most) if len(self.workers) > most else 0  # asked for every task: be quick

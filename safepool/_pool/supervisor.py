@@ -121,6 +121,11 @@ class Supervisor:
         for task in cancelled:
             self._delivery.put(partial(outcomes.cancel, task, reason))
 
+    def resize(self, max_workers: int) -> None:
+        """There may be more workers now, or fewer."""
+        with self._lock:
+            self._state.max_workers = max_workers
+
     def _read_inbox(self) -> None:
         while True:
             try:

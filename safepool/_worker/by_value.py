@@ -21,27 +21,31 @@ from typing import Any
 
 import cloudpickle
 
+from safepool._worker.payload import Reducers
+
 __all__ = ["dumps"]
 
 _seen: dict[str, bytes] = {}  # in the worker: the host's value of each global, as it was last sent
 
 
-def dumps(value: object) -> bytes:
+def dumps(value: object, reducers: Reducers) -> bytes:
     """Pickle a value, with all that belongs to ``__main__`` or cannot be imported by value."""
-    return _dumps(value, frozenset())
+    return _dumps(value, reducers, frozenset())
 
 
-def _dumps(value: object, entered: frozenset[str]) -> bytes:
+def _dumps(value: object, reducers: Reducers, entered: frozenset[str]) -> bytes:
     file = io.BytesIO()
-    _Pickler(file, entered).dump(value)
+    _Pickler(file, reducers, entered).dump(value)
     return file.getvalue()
 
 
 class _Pickler(cloudpickle.Pickler):  # type: ignore[misc]  # it has no types
-    def __init__(self, file: io.BytesIO, entered: frozenset[str]) -> None:
+    def __init__(self, file: io.BytesIO, reducers: Reducers, entered: frozenset[str]) -> None:
         extra: dict[type, Any] = ForkingPickler._extra_reducers  # type: ignore[attr-defined]  # typeshed omits it
-        self.dispatch_table = ChainMap(extra, cloudpickle.Pickler.dispatch_table)  # read by __init__, and never again
+        inner = cloudpickle.Pickler.dispatch_table
+        self.dispatch_table = ChainMap(reducers, extra, inner)  # read by __init__, and never again
         super().__init__(file, protocol=pickle.HIGHEST_PROTOCOL)
+        self._reducers = reducers
         self._entered = entered  # globals that are being pickled further out: they may refer to themselves
 
     def reducer_override(self, obj: Any) -> Any:
@@ -55,7 +59,9 @@ class _Pickler(cloudpickle.Pickler):  # type: ignore[misc]  # it has no types
         values = {name: value for name, value in named.items() if not _is_definition(value)}
         slots["__globals__"] = {name: value for name, value in named.items() if name not in values}
         packed = {
-            name: _dumps(value, self._entered | {name}) for name, value in values.items() if name not in self._entered
+            name: _dumps(value, self._reducers, self._entered | {name})
+            for name, value in values.items()
+            if name not in self._entered
         }
         return make, (code, _Namespace(), *rest), (set_state, (state, slots), packed), None, None, _set_state
 

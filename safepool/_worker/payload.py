@@ -5,41 +5,48 @@ cannot: lambdas, closures, classes defined in functions, and everything in a ``_
 (``python -c``, standard input, a REPL, a notebook).
 
 Types with a multiprocessing reducer keep it (locks, connections, sockets, tensors): both picklers consult
-``ForkingPickler``'s registry.
+``ForkingPickler``'s registry. Before it, and before what a class says of itself, come the reducers of the pool; they
+travel as an argument, since one process may have pools of different minds.
 """
 
 from __future__ import annotations
 
 import io
 import pickle
+from collections.abc import Callable
 from multiprocessing.reduction import ForkingPickler
+from typing import Any
 
-__all__ = ["PLAIN_TYPES", "dumps", "dumps_by_value", "is_plain", "one_line"]
+__all__ = ["NO_REDUCERS", "PLAIN_TYPES", "Call", "Reducers", "dumps", "dumps_by_value", "is_plain", "one_line"]
 
 PLAIN_TYPES = frozenset({type(None), bool, int, float, complex, str, bytes})
 _PLAIN_SIZE = 1 << 16  # bytes; a larger one takes long enough to be somebody else's business
 
+Reducers = dict[type[Any], Callable[[Any], Any]]  # of exactly this type: as ``__reduce__`` would, from outside
+NO_REDUCERS: Reducers = {}
+Call = tuple[Callable[..., object], tuple[Any, ...]]  # a function and its arguments
 
-def dumps(value: object) -> bytes:
+
+def dumps(value: object, reducers: Reducers = NO_REDUCERS) -> bytes:
     """Pickle, by reference where possible.
 
     Raises:
         Exception: What ``pickle`` raised, if ``cloudpickle`` could not do it either.
     """
     try:
-        return _dumps_by_reference(value)
+        return _dumps_by_reference(value, reducers)
     except Exception as error:
         try:
-            return dumps_by_value(value)
+            return dumps_by_value(value, reducers)
         except Exception as by_value_error:
             raise error from by_value_error  # the second knows what in a closure was at fault
 
 
-def dumps_by_value(value: object) -> bytes:
+def dumps_by_value(value: object, reducers: Reducers = NO_REDUCERS) -> bytes:
     """Pickle with ``cloudpickle``: what stands in ``__main__`` or cannot be imported travels by value."""
     from safepool._worker import by_value  # lazily: most workers never need it
 
-    return by_value.dumps(value)
+    return by_value.dumps(value, reducers)
 
 
 def is_plain(value: object, size: int) -> bool:
@@ -55,7 +62,9 @@ def one_line(error: BaseException) -> str:
         return type(error).__name__
 
 
-def _dumps_by_reference(value: object) -> bytes:
+def _dumps_by_reference(value: object, reducers: Reducers) -> bytes:
     file = io.BytesIO()
-    ForkingPickler(file, pickle.HIGHEST_PROTOCOL).dump(value)
+    pickler = ForkingPickler(file, pickle.HIGHEST_PROTOCOL)
+    pickler.dispatch_table.update(reducers)  # a copy of the registry, this pickler's own
+    pickler.dump(value)
     return file.getvalue()  # shares the memory; a view would keep the file from being collected

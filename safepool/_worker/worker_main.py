@@ -57,8 +57,9 @@ class _Server:
         self._record = record
         self._reader = FrameReader()
         self._pid = os.getpid()
+        self._reducers = payload.NO_REDUCERS
         self._in_task = False
-        self._finalizer = b""
+        self._finalizer: payload.Call | None = None
         signal.signal(signal.SIGINT, self._on_interrupt)
         signal.signal(SOFT_TIMEOUT_SIGNAL, self._on_soft_timeout)
 
@@ -76,9 +77,6 @@ class _Server:
         if frame.kind is Kind.QUIT:
             self._finalize()
             return False
-        if frame.kind is Kind.FINALIZER:
-            self._finalizer = frame.payload
-            return True
         if frame.kind is Kind.INITIALIZE:
             return self._initialize(frame)
         kind, answer = self._run(frame)
@@ -88,20 +86,29 @@ class _Server:
         return True
 
     def _initialize(self, frame: Frame) -> bool:
-        """Run the initializer, if there is one; a worker whose initializer raised says so and leaves."""
-        kind, answer = self._run(frame) if frame.payload else (Kind.READY, b"")
-        if kind is Kind.RAISED:
-            self._send(Kind.UNFIT, 0, answer)
+        """Get ready, with the pool's reducers and initializer; a worker that cannot says so and leaves."""
+        try:
+            self._in_task = True
+            if frame.payload:
+                self._reducers, initializer, self._finalizer = pickle.loads(frame.payload)
+                if initializer is not None:
+                    fn, args = initializer
+                    fn(*args)
+            self._in_task = False
+        except BaseException as error:
+            self._in_task = False
+            _log.critical("Exception in initializer:", exc_info=True)
+            self._send(Kind.UNFIT, 0, _describe(error, self._reducers))
             return False
         self._send(Kind.READY, 0, b"")
         return True
 
     def _finalize(self) -> None:
         """Run the finalizer, if there is one. What it raises is nobody's result."""
-        if self._finalizer:
+        if self._finalizer is not None:
+            fn, args = self._finalizer
             try:
-                fn, args, kwargs = pickle.loads(self._finalizer)
-                fn(*args, **kwargs)
+                fn(*args)
             except BaseException:
                 _log.critical("Exception in finalizer:", exc_info=True)
 
@@ -112,15 +119,14 @@ class _Server:
                 self._record.note(frame.task)
                 fn, args, kwargs = pickle.loads(frame.payload)
                 value = fn(*args, **kwargs)
-                answer = payload.dumps(value)
+                answer = payload.dumps(value, self._reducers)
             finally:
                 self._in_task = False
         except BaseException as error:  # a signal's, too, that came an instant after the task's own
             self._in_task = False
-            if frame.kind is Kind.INITIALIZE:
-                _log.critical("Exception in initializer:", exc_info=True)
-            return Kind.RAISED, _describe(error)
-        return (Kind.PLAIN_RESULT if payload.is_plain(value, len(answer)) else Kind.RESULT), answer
+            return Kind.RAISED, _describe(error, self._reducers)
+        is_plain = payload.is_plain(value, len(answer)) and type(value) not in self._reducers
+        return (Kind.PLAIN_RESULT if is_plain else Kind.RESULT), answer
 
     def _send(self, kind: Kind, task: int, content: bytes) -> None:
         head = header(kind, task, len(content))
@@ -145,12 +151,12 @@ class _Server:
             raise SoftTimeoutError(timeout=limit, elapsed=time.monotonic() - begun)
 
 
-def _describe(error: BaseException) -> bytes:
+def _describe(error: BaseException, reducers: payload.Reducers) -> bytes:
     """Pack an exception so that something of it arrives whatever its class does: itself, its name, its traceback."""
     inner = error.__traceback__.tb_next if error.__traceback__ else None  # without our own frame
     text = "".join(traceback.format_exception(type(error), error, inner))
     try:
-        itself = bytes(payload.dumps(error))
+        itself = bytes(payload.dumps(error, reducers))
         reason = ""
     except Exception as failure:  # its class defines how it is pickled, so anything may be raised
         itself = b""

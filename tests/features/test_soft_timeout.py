@@ -96,9 +96,7 @@ def test_host_that_blocks_all_signals_has_soft_timeouts_and_stacks(new_pool) -> 
         pool = new_pool(soft_timeout=SOON)
         limit, _ = result_of(pool.submit(acts.catch_soft_timeout, "asleep"))
         view = pool.options(soft_timeout=None, timeout=2.0)
-        stacks = [
-            error_of(view.submit(calls.hang)).stack for _ in range(3)
-        ]  # one may be late
+        stacks = [error_of(view.submit(calls.hang)).stack for _ in range(3)]  # one may be late
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 

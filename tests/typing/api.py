@@ -11,6 +11,7 @@ import multiprocessing
 from collections.abc import Iterator
 from concurrent.futures import Executor, Future
 from multiprocessing.context import BaseContext
+from pathlib import Path
 from typing import Any
 
 from typing_extensions import assert_type
@@ -28,7 +29,9 @@ from safepool import (
     ThisWorker,
     TransferError,
     WorkerDiedError,
+    cpu_count,
     get_context,
+    get_reusable_executor,
     get_worker,
     process,
 )
@@ -62,10 +65,14 @@ def construction() -> None:
         task_timeout=1.5,
         grace=1,
         env={"OMP_NUM_THREADS": "1"},
+        job_reducers={Path: lambda path: (Path, (str(path),))},
+        result_reducers={Path: repr},
+        inner_max_num_threads=1,
     )
     SafeProcessPoolExecutor("4")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
     SafeProcessPoolExecutor(task_timeout="1")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
     SafeProcessPoolExecutor(4, None, None, (), 10)  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
+    SafeProcessPoolExecutor(job_reducers=[Path])  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
     SafeProcessPoolExecutor(env={"A": 1})  # type: ignore[dict-item]  # pyright: ignore[reportArgumentType]
 
 
@@ -160,6 +167,24 @@ def ending(pool: SafeProcessPoolExecutor) -> None:
     pool.kill_workers()
     with SafeProcessPoolExecutor() as entered:
         assert_type(entered, SafeProcessPoolExecutor)
+
+
+def resizing(pool: SafeProcessPoolExecutor) -> None:
+    pool.resize(4)
+    pool.resize(None)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+
+
+def reusing() -> None:
+    assert_type(get_reusable_executor(), SafeProcessPoolExecutor)
+    assert_type(get_reusable_executor(4, reuse=True, kill_workers=True), SafeProcessPoolExecutor)
+    get_reusable_executor(max_workers=4, reuse="auto", idle_timeout=None, initializer=prepare, initargs=("path",))
+    get_reusable_executor("4")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    get_reusable_executor(reuse="never")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+
+
+def counting() -> None:
+    assert_type(cpu_count(), int)
+    assert_type(cpu_count(only_physical_cores=True), int)
 
 
 def contexts() -> None:

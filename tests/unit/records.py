@@ -48,7 +48,6 @@ def new_state(
 ) -> PoolState:
     """Make a pool's tables with these workers and so many waiting tasks."""
     settings = Settings(
-        max_workers=max_workers,
         max_tasks_per_child=max_tasks,
         min_workers=least,
         spare_workers=spare,
@@ -60,12 +59,11 @@ def new_state(
         when_full="block",
         leftovers="keep",
         environment={},
-        initializer=b"",
-        finalizer=b"",
+        outfit=b"",
         inherited_fds=(),
         dumps=pickle.dumps,
     )
-    state = PoolState(settings, **facts)
+    state = PoolState(settings, max_workers, **facts)
     for worker in workers:
         state.workers[worker.number] = worker
         if worker.state is WorkerState.IDLE:

@@ -197,6 +197,46 @@ def test_next_instant_is_the_nearest_of_all() -> None:
     assert next_instant(new_state(new_worker(IDLE), new_worker(BUSY))) is None
 
 
+def test_pool_made_smaller_retires_those_who_have_not_begun_then_the_longest_idle() -> None:
+    idle, starting, busy = [new_worker(IDLE), new_worker(IDLE)], new_worker(STARTING), new_worker(BUSY)
+    state = new_state(busy, *idle, starting, max_workers=2)
+    assert decide(state, NOW) == [Action(Do.RETIRE, idle[0]), Action(Do.RETIRE, starting)]
+
+
+def test_pool_made_smaller_ends_no_task_and_begins_none_beyond_its_size() -> None:
+    state = new_state(*(new_worker(BUSY) for _ in range(4)), waiting=3, max_workers=2)
+    assert decide(state, NOW) == []
+
+
+def test_pool_made_smaller_keeps_a_worker_until_its_results_are_delivered() -> None:
+    undelivered = new_worker(IDLE, undelivered=1)
+    state = new_state(undelivered, new_worker(IDLE), waiting=2, max_workers=1)
+    assert decide(state, NOW) == [Action(Do.GIVE)]
+    undelivered.undelivered = 0
+    assert decide(state, NOW) == [Action(Do.GIVE), Action(Do.RETIRE, undelivered)]
+
+
+def test_pool_made_smaller_gives_work_to_those_who_stay() -> None:
+    idle = [new_worker(IDLE) for _ in range(3)]
+    state = new_state(*idle, waiting=5, max_workers=2)
+    assert decide(state, NOW) == [Action(Do.GIVE), Action(Do.GIVE), Action(Do.RETIRE, idle[0])]
+
+
+def test_pool_made_smaller_keeps_its_spare_workers() -> None:
+    assert decide(new_state(*(new_worker(IDLE) for _ in range(3)), max_workers=1, spare=2), NOW) == []
+
+
+def test_pool_made_smaller_lets_no_more_idle_workers_leave_than_leave_the_least() -> None:
+    state = new_state(*(new_worker(IDLE, due=NOW) for _ in range(5)), max_workers=4, least=2)
+    assert decided(state) == {Do.RETIRE: 3, Do.KEEP: 2}
+
+
+def test_workers_that_are_slow_to_leave_a_smaller_pool_chase_nobody_else_out() -> None:
+    leaving = [new_worker(LEAVING) for _ in range(4)]
+    last = new_worker(IDLE, due=NOW)
+    assert decide(new_state(*leaving, last, max_workers=1, least=1), NOW) == [Action(Do.KEEP, last)]
+
+
 # --- what holds for all tables ---
 
 instants = st.sampled_from([NOW - 1, NOW, NOW + 1])
@@ -221,7 +261,7 @@ def states(draw: st.DrawFn) -> PoolState:
     return new_state(
         *chosen,
         waiting=draw(st.integers(0, 6)),
-        max_workers=max(1, room + draw(st.integers(0, 2))),
+        max_workers=max(1, room + draw(st.integers(-4, 2))),  # fewer than there are: it was made smaller
         max_tasks=draw(st.sampled_from([None, 1, 3])),
         least=draw(st.integers(0, 1)),
         spare=draw(st.integers(0, 2)),
@@ -236,9 +276,9 @@ def test_decision_never_asks_for_too_much(state: PoolState) -> None:
     starting = sum(worker.state is STARTING for worker in state.workers.values())
     settings = state.settings
     standing_by = max(settings.spare_workers, state.least())
-    assert state.running() + done[Do.GIVE] <= settings.max_workers
+    assert state.running() + done[Do.GIVE] <= state.max_workers or not done[Do.GIVE]
     assert done[Do.GIVE] <= min(state.waiting_count, len(state.idle))
-    assert state.occupying() + done[Do.START] <= settings.max_workers + settings.spare_workers or not done[Do.START]
+    assert state.occupying() + done[Do.START] <= state.max_workers + settings.spare_workers or not done[Do.START]
     assert done[Do.START] == 0 or done[Do.GIVE] + starting + done[Do.START] <= state.waiting_count + standing_by
 
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
+import pickle
 from fractions import Fraction
 from typing import Any
 
@@ -9,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from safepool._pool.door import check_callable, check_count, check_seconds
+from safepool._pool.door import check_callable, check_count, check_reducers, check_seconds
 
 pytestmark = pytest.mark.timeout(60)
 
@@ -75,3 +78,53 @@ def test_callable_passes_and_anything_else_is_a_type_error() -> None:
     for value in (None, 3, "len"):
         with pytest.raises(TypeError, match=f"^initializer must be callable, not {value!r}$"):
             check_callable("initializer", value)  # type: ignore[arg-type]
+
+
+def test_reducers_pass_as_a_copy() -> None:
+    given = {Fraction: str}
+    passed = check_reducers("job_reducers", given)
+    given.clear()
+    assert passed == {Fraction: str}
+    assert check_reducers("job_reducers", None) == {}
+
+
+@pytest.mark.parametrize("wrong", [[Fraction], {"Fraction": str}, {Fraction: "str"}, {Fraction: None}, 3])
+def test_reducers_that_are_no_table_are_a_type_error(wrong: Any) -> None:
+    with pytest.raises(TypeError, match=r"^job_reducers must map types to reduction functions, not "):
+        check_reducers("job_reducers", wrong)
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        None,
+        True,
+        7,
+        1.5,
+        "x",
+        b"x",
+        bytearray(b"x"),
+        (1,),
+        [1],
+        {1: 2},
+        {1},
+        frozenset({1}),
+        1j,
+        int,
+        Fraction,
+        iter,
+        check_count,
+    ],
+)
+def test_types_that_pickle_asks_nobody_about_are_refused_and_no_others(value: Any) -> None:
+    """The oracle is pickle: is a reducer for the type of this value asked, or not?"""
+    asked: list[Any] = []
+    pickler = pickle.Pickler(io.BytesIO())
+    pickler.dispatch_table = {type(value): lambda value: asked.append(value) or "iter"}
+    with contextlib.suppress(pickle.PicklingError):
+        pickler.dump(value)
+    if asked:
+        check_reducers("job_reducers", {type(value): str})
+    else:
+        with pytest.raises(ValueError, match=rf"^job_reducers must be .*, not {type(value)!r}$"):
+            check_reducers("job_reducers", {type(value): str})

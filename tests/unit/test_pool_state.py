@@ -84,13 +84,17 @@ class Ledger(RuleBasedStateMachine):
     def cancel_waiting(self, spare: bool) -> None:
         """The order of those that are spared stays as it was."""
         at_work = sum(worker.state is WorkerState.BUSY for worker in self.state.workers.values())
-        spared = self.state.settings.max_workers - at_work if spare else 0
+        spared = max(0, self.state.max_workers - at_work) if spare else 0
         cancelled = self.state.cancel_waiting(spare=spare)
         assert cancelled == self.expected[spared:]
         assert all(task.state is TaskState.SETTLED for task in cancelled)
         del self.expected[spared:]
 
-    @precondition(lambda self: self.state.occupying() < self.state.settings.max_workers)
+    @rule(max_workers=st.integers(1, 6))
+    def resize(self, max_workers: int) -> None:
+        self.state.max_workers = max_workers
+
+    @precondition(lambda self: self.state.occupying() < self.state.max_workers)
     @rule(target=workers, runs=st.integers(0, 3))
     def become_idle(self, runs: int) -> Worker:
         worker = new_worker(WorkerState.IDLE, runs=runs)
