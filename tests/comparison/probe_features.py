@@ -865,7 +865,10 @@ def end_carrying(mark: str) -> None:
 def versions() -> str:
     names = {"deadpool": "deadpool-executor", "stdlib": "", "mp.Pool": "", "safepool": ""}
     found = [f"{peer} {importlib.metadata.version(name)}" for peer in PEERS if (name := names.get(peer, peer))]
-    return f"Python {platform.python_version()}, {platform.system()} {platform.release()}; " + ", ".join(found)
+    return (
+        f"Python {platform.python_version()}, {platform.system()} {platform.release().partition('-')[0]}; "
+        + ", ".join(found)
+    )
 
 
 def print_table(cells: dict[tuple[str, str], str], names: list[str], peers: list[str]) -> None:
