@@ -67,14 +67,17 @@ class _Pickler(cloudpickle.Pickler):  # type: ignore[misc]  # it has no types
 
 
 class _Namespace:
-    """Pickles to the other side's ``__main__``."""
+    """Pickles to the other side's ``__main__``, a module of the same package: functions import relative to it."""
 
     def __reduce__(self) -> Any:
-        return _main_namespace, ()
+        return _main_namespace, (getattr(sys.modules["__main__"], "__package__", None),)
 
 
-def _main_namespace() -> dict[str, Any]:
-    return sys.modules["__main__"].__dict__
+def _main_namespace(package: str | None) -> dict[str, Any]:
+    main = sys.modules["__main__"]
+    if package:
+        main.__package__ = package
+    return main.__dict__
 
 
 def _set_state(function: FunctionType, state: tuple[Callable[..., None], Any, dict[str, bytes]]) -> None:

@@ -25,8 +25,11 @@ from safepool._worker.main_module import may_be_imported
 
 __all__ = ["Preparation", "SpawnWindow", "launch", "spawn_window"]
 
+# The package is the host's, whatever other copy the path has; with what it imports ahead of it, and its root last
+# afterwards, since that may be site-packages, where a module can have the name of a standard one.
 _STUB = (
-    "import sys; sys.path[:] = [*filter(None, sys.path), {root!r}]; from safepool._worker.boot import main; "
+    "import __future__, sys, typing; sys.path[:] = [{root!r}, *filter(None, sys.path)]; import safepool; "
+    "sys.path.append(sys.path.pop(0)); from safepool._worker.boot import main; "
     "main({lifeline}, {switch}, {program}, {tracker})"
 )
 
@@ -79,10 +82,15 @@ class Preparation:
 
     def current(self, name: str) -> dict[str, Any]:
         """Return the facts as they are now, for a process of this name."""
-        path = [ORIGINAL_DIR if entry == "" else entry for entry in sys.path]
-        facts = {**self._facts, "name": name, "sys_path": path}
-        with contextlib.suppress(FileNotFoundError):  # it was removed: the child goes where the host was before
+        facts = {**self._facts, "name": name}
+        try:
             facts["dir"] = os.getcwd()
+        except FileNotFoundError:  # it was removed: nobody can go there, but the child is born there
+            del facts["dir"]
+        # Under ``""`` the host has imported from where it was at first, which is all that spawn tells a child, and from
+        # where it is now.
+        here = [entry for entry in dict.fromkeys([ORIGINAL_DIR, facts.get("dir")]) if entry is not None]
+        facts["sys_path"] = [entry for given in sys.path for entry in (here if given == "" else [given])]
         return facts
 
 
@@ -122,7 +130,11 @@ def launch(
 def _command_line(stub: str) -> list[str | bytes]:
     line: list[str | bytes] = list(spawn.get_command_line())
     try:
-        line[line.index("-c") + 1] = stub
+        stub_at = line.index("-c", 1)  # behind the executable, which is bytes: ``-bb`` forbids the comparison
     except ValueError:
         raise NotImplementedError("safepool cannot start workers from a frozen executable") from None
+    line[stub_at + 1] = stub
+    # Spawn repeats a few of the -X options; the limit of digits, the place of bytecode, the program's own count, too.
+    options = [name if value is True else f"{name}={value}" for name, value in sys._xoptions.items()]
+    line[stub_at:stub_at] = [part for option in options if option not in line[1:] for part in ("-X", option)]
     return line

@@ -11,9 +11,17 @@ from pathlib import Path
 def run_script(path: Path, text: str) -> subprocess.CompletedProcess[str]:
     """Write the program, run it to its end, and return what it said; it can import what this process can."""
     path.write_text(text, encoding="utf-8")
+    return run_python(str(path))
+
+
+def run_python(
+    *arguments: str, directory: Path | None = None, python: Path | str = sys.executable, **variables: str
+) -> subprocess.CompletedProcess[str]:
+    """Run an interpreter to its end, with these arguments, in that directory, and return what it said."""
     return subprocess.run(
-        [sys.executable, str(path)],
-        env=environment(),
+        [python, *arguments],
+        cwd=directory,
+        env={**environment(), **variables},
         capture_output=True,
         text=True,
         timeout=120,
