@@ -7,7 +7,7 @@ import multiprocessing.context
 import threading
 import weakref
 from collections.abc import Callable, Mapping
-from concurrent.futures import Future
+from concurrent.futures import Future, ProcessPoolExecutor
 from dataclasses import replace
 from functools import partial
 from types import TracebackType
@@ -45,10 +45,11 @@ OnError = Literal["wait", "cancel", "kill"]
 WhenFull = Literal["block", "raise"]
 
 
-class SafeProcessPoolExecutor(MappingExecutor):
+class SafeProcessPoolExecutor(MappingExecutor, ProcessPoolExecutor):
     """A process pool in which nothing is left behind, and one task's fault stays one task's fault.
 
-    Takes the place of ``concurrent.futures.ProcessPoolExecutor``. Workers are spawned (never forked), on demand, up
+    Takes the place of ``concurrent.futures.ProcessPoolExecutor``, and is one to ``isinstance``, though nothing of it is
+    used. Workers are spawned (never forked), on demand, up
     to ``max_workers``, each with its own session and process group. A worker that dies, however, fails the task it
     was running and no other; every process that the task had started is ended with it. If the host dies, however,
     the kernel ends the workers.
@@ -305,17 +306,17 @@ class SafeProcessPoolExecutor(MappingExecutor):
         return self._pool.max_workers
 
     @property
-    def _processes(self) -> dict[int, WorkerHandle]:
+    def _processes(self) -> dict[int, WorkerHandle]:  # type: ignore[override]  # there a variable; nobody sets ours
         """The workers by process id; private in the standard library, and used by many programs all the same."""
         return self._pool.handles()
 
     @property
-    def _broken(self) -> bool:
+    def _broken(self) -> bool:  # type: ignore[override]
         """True if the pool is of no further use."""
         return self._pool.is_broken
 
     @property
-    def _executor_manager_thread(self) -> threading.Thread | None:
+    def _executor_manager_thread(self) -> threading.Thread | None:  # type: ignore[override]
         """The thread that runs the pool, under the standard library's name for it."""
         return self._pool.thread
 

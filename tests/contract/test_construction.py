@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from concurrent.futures import Executor, Future
+from concurrent.futures import Executor, Future, ProcessPoolExecutor
 from typing import Any
 
 import pytest
@@ -56,3 +56,7 @@ def test_subclass_that_overrides_submit_sees_every_call(kind: str) -> None:
         assert result_of(pool.submit(calls.square, 2)) == 4
         assert list(pool.map(calls.square, [3, 4])) == [9, 16]
     assert len(seen) == 3
+
+
+def test_pool_is_a_process_pool_executor_to_whoever_asks(pool: Executor) -> None:
+    assert isinstance(pool, ProcessPoolExecutor)

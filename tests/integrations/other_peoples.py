@@ -156,12 +156,8 @@ def adaptive_of_a_user() -> object:
 
     sequence = adaptive.SequenceLearner(root, NUMBERS)
     with SafeProcessPoolExecutor(WORKERS) as pool:
-        try:
-            adaptive.BlockingRunner(sequence, executor=pool)
-        except TypeError as error:
-            refusal = str(error)
-        adaptive.BlockingRunner(sequence, executor=pool, ntasks=WORKERS + 1)
-    return [refusal, list(sequence.result())]
+        adaptive.BlockingRunner(sequence, executor=pool)
+    return list(sequence.result())
 
 
 def dask() -> object:
