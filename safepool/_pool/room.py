@@ -7,6 +7,7 @@ closed, which is opened when there may be room; all are woken, and whoever is to
 
 from __future__ import annotations
 
+import contextlib
 import threading
 from collections import deque
 from collections.abc import Callable
@@ -57,8 +58,11 @@ class Room:
 
     def open(self) -> None:
         """Wake those who wait, if there is room, or the pool is not what it was."""
-        while self._waiters:
-            self._waiters.popleft().release()
+        for gate in list(self._waiters):
+            with contextlib.suppress(RuntimeError):  # it was opened by somebody else who opens, and not yet taken out
+                gate.release()
+            with contextlib.suppress(ValueError):  # likewise, and taken out
+                self._waiters.remove(gate)  # last: Ctrl-C in between must not leave one closed that nobody knows of
 
     @property
     def has_news(self) -> bool:
