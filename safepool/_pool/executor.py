@@ -6,7 +6,7 @@ import multiprocessing
 import multiprocessing.context
 import threading
 import weakref
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import Future
 from dataclasses import replace
 from types import TracebackType
@@ -135,8 +135,8 @@ class SafeProcessPoolExecutor(MappingExecutor):
         preparation = Preparation()
         self._imports_main = preparation.imports_main
         dumps = payload.dumps if preparation.imports_main else payload.dumps_by_value
-        call, fds = _pickle_call("initializer", initializer, initargs, dumps)
-        last_call, last_fds = _pickle_call("finalizer", finalizer, finalargs, dumps)
+        call, fds = _pickle_call(("initializer", "initargs"), initializer, initargs, dumps)
+        last_call, last_fds = _pickle_call(("finalizer", "finalargs"), finalizer, finalargs, dumps)
         settings = Settings(
             max_workers=self._max_workers,
             max_tasks_per_child=check_count("max_tasks_per_child", max_tasks_per_child),
@@ -357,13 +357,18 @@ def _check_exit_timeout(exit_timeout: float) -> float:
 
 
 def _pickle_call(
-    name: str, fn: Callable[..., object] | None, args: tuple[Any, ...], dumps: Callable[[object], bytes]
+    names: tuple[str, str],
+    fn: Callable[..., object] | None,
+    args: tuple[Any, ...],
+    dumps: Callable[[object], bytes],
 ) -> tuple[bytes, tuple[int, ...]]:
     """Pickle what each worker is to call, once for all of them, with the descriptors that it needs in each."""
     if fn is None:
         return b"", ()
     if not callable(fn):
-        raise TypeError(f"{name} must be callable or None, not {fn!r}")
+        raise TypeError(f"{names[0]} must be callable or None, not {fn!r}")
+    if not isinstance(args, Iterable):
+        raise TypeError(f"{names[1]} must be a tuple of arguments, not {args!r}")
     with spawn_window() as window:
         call = dumps((fn, tuple(args), {}))
     return call, tuple(window.fds)
