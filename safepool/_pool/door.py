@@ -25,7 +25,7 @@ __all__ = [
 ]
 
 _SIZE = re.compile(r"\s*(\d+(?:\.\d*)?|\.\d+)\s*([KMGT]i?|k)?B\s*")
-_FACTORS = {
+_FACTORS: dict[str | None, int] = {
     None: 1,
     "k": 1000,  # as the standard has it; everybody else writes it like the others
     **{prefix: 1000**power for power, prefix in enumerate("KMGT", 1)},

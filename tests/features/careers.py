@@ -29,11 +29,20 @@ def pass_gate_and_tell_id(folder: str) -> int:
     return safepool.get_worker().id
 
 
+def ask_who() -> tuple[str, int]:
+    return repr(safepool.get_worker()), os.getpid()
+
+
 def count() -> tuple[int, int]:
     """Say who this is, and how many times it was asked."""
     worker = safepool.get_worker()
     worker.state.count = getattr(worker.state, "count", 0) + 1
     return worker.id, worker.state.count
+
+
+def pass_gate_and_count(folder: str) -> tuple[int, int]:
+    pass_gate(folder, None)
+    return count()
 
 
 def count_and_die() -> NoReturn:
@@ -147,9 +156,19 @@ def arrive_and_hang(folder: str, *, deaf: bool = False) -> NoReturn:
         pass
 
 
-def announce_and_note(folder: str, path: str) -> None:
+def hang_at_the_end(folder: str, deaf: bool) -> NoReturn:
+    arrive_and_hang(folder, deaf=deaf)
+
+
+def pass_gate_and_note_pid(folder: str, path: str) -> None:
     pass_gate(folder, None)
     note_pid(path, "left")
+
+
+def grow_and_hang() -> NoReturn:
+    _kept["memory"] = b"x" * (256 << 20)
+    while True:
+        pass
 
 
 def put(queue: Any, value: object) -> None:

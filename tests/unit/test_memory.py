@@ -56,7 +56,9 @@ def sharing(brood: Brood) -> Tree:
 
 def test_size_of_a_process_grows_by_what_it_touches(brood: Brood, make_gate: Callable[[], Gate]) -> None:
     gate = make_gate()
-    source = _TOUCH + "say('small'); os.read(os.open(sys.argv[1], os.O_RDONLY), 1); kept = touch(96); say('large'); stay()"
+    source = (
+        _TOUCH + "say('small'); os.read(os.open(sys.argv[1], os.O_RDONLY), 1); kept = touch(96); say('large'); stay()"
+    )
     process = brood.python(source, gate.path)
     brood.hold("small")
     small = resident_size(process.pid)
