@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import replace
@@ -26,10 +27,11 @@ __all__ = [
 ]
 
 _SIZE = re.compile(r"\s*(\d+(?:\.\d*)?|\.\d+)\s*([KMGT]i?|k)?B\s*")
-_FACTORS = {
-    prefix: base ** (power + 1)
-    for base, prefixes in ((1000, ("k", "M", "G", "T")), (1024, ("Ki", "Mi", "Gi", "Ti")))
-    for power, prefix in enumerate(prefixes)
+_FACTORS: dict[str | None, int] = {
+    None: 1,
+    "k": 1000,  # as the standard has it; everybody else writes it like the others
+    **{prefix: 1000**power for power, prefix in enumerate("KMGT", 1)},
+    **{f"{prefix}i": 1024**power for power, prefix in enumerate("KMGT", 1)},
 }
 _LEAST_SIZE = 32 << 20  # bytes; a worker that has imported nothing of the user's holds about 16 MiB
 
@@ -81,9 +83,10 @@ def check_size(name: str, value: int | str | None) -> int | None:
 
 def _parse_size(name: str, text: str) -> int:
     match = _SIZE.fullmatch(text)
-    if match is None:
+    size = math.inf if match is None else float(match[1]) * _FACTORS[match[2]]
+    if not math.isfinite(size):
         raise ValueError(f"{name} must be a size with a unit, like '2GiB' or '500MB', not {text!r}")
-    return int(float(match[1]) * _FACTORS.get(match[2], 1))
+    return int(size)
 
 
 def check_terms(base: Terms = Terms(), **changes: Any) -> Terms:  # noqa: B008  # it cannot be changed
@@ -158,11 +161,13 @@ def check_environment(name: str, value: Mapping[str, str] | None) -> dict[str, s
         TypeError: Names and values are not all text.
         ValueError: There cannot be a variable like one of them.
     """
+    if value is not None and not isinstance(value, Mapping):
+        raise TypeError(f"{name} must be a mapping of strings or None, not {value!r}")
     environment = dict(value or {})
     for key, text in environment.items():
         if not all(isinstance(part, str) for part in (key, text)):
             raise TypeError(f"{name} must map strings to strings, not {key!r} to {text!r}")
-        if not key or "=" in key or "\0" in key + text:
+        if not key or "=" in key or "\0" in key + text or not _is_encodable(key + text):
             raise ValueError(f"{name}: {key!r}={text!r} cannot stand in an environment")
     return environment
 
@@ -184,6 +189,14 @@ def check_reducers(name: str, value: Mapping[Any, Any] | None) -> dict[type[Any]
         if kind in _NEVER_REDUCED:
             raise ValueError(f"{name} must be for types that pickle asks a reducer about, not {kind!r}")
     return dict(value)
+
+
+def _is_encodable(text: str) -> bool:
+    try:
+        os.fsencode(text)
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 _TERMS: dict[str, Callable[[str, Any], Any]] = {

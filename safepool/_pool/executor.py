@@ -6,7 +6,7 @@ import multiprocessing
 import multiprocessing.context
 import threading
 import weakref
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import Future, ProcessPoolExecutor
 from dataclasses import replace
 from functools import partial
@@ -155,10 +155,10 @@ class SafeProcessPoolExecutor(MappingExecutor, ProcessPoolExecutor):
         )
         reducers = check_reducers("result_reducers", result_reducers)
         calls = (
-            _check_call("initializer", initializer, initargs),
-            _check_call("finalizer", finalizer, finalargs),
+            _check_call("initializer", initializer, "initargs", initargs),
+            _check_call("finalizer", finalizer, "finalargs", finalargs),
         )
-        outfit, fds = _pickle_outfit(reducers, calls, dumps)
+        outfit, fds = _pickle_outfit(reducers, *calls, dumps)
         limits = thread_limits(check_count("inner_max_num_threads", inner_max_num_threads))
         settings = Settings(
             max_tasks_per_child=check_count("max_tasks_per_child", max_tasks_per_child),
@@ -399,22 +399,28 @@ def _check_exit_timeout(exit_timeout: float) -> float:
     return seconds
 
 
-def _check_call(name: str, fn: Callable[..., object] | None, args: tuple[Any, ...]) -> payload.Call | None:
+def _check_call(
+    name: str, fn: Callable[..., object] | None, name_of_args: str, args: tuple[Any, ...]
+) -> payload.Call | None:
     if fn is None:
         return None
     if not callable(fn):
         raise TypeError(f"{name} must be callable or None, not {fn!r}")
+    if not isinstance(args, Iterable):
+        raise TypeError(f"{name_of_args} must be a tuple of arguments, not {args!r}")
     return fn, tuple(args)
 
 
 def _pickle_outfit(
     reducers: payload.Reducers,
-    calls: tuple[payload.Call | None, payload.Call | None],
+    initializer: payload.Call | None,
+    finalizer: payload.Call | None,
     dumps: Callable[[object], bytes],
 ) -> tuple[bytes, tuple[int, ...]]:
     """Pickle once what every worker is to be equipped with, and the descriptors that it needs for that."""
-    if not any(calls) and not reducers:
+    if not (reducers or initializer or finalizer):
         return b"", ()
     with spawn_window() as window:
-        outfit = dumps((reducers, *calls))
+        # The finalizer by itself: one that cannot be rebuilt in a worker is no reason not to start.
+        outfit = dumps((reducers, initializer, None if finalizer is None else dumps(finalizer)))
     return outfit, tuple(window.fds)

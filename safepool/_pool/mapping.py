@@ -10,7 +10,7 @@ from concurrent.futures import CancelledError, Executor, Future
 from functools import partial
 from typing import Any, TypeVar
 
-from safepool._pool.door import check_callable, check_count, check_seconds
+from safepool._pool.door import check_callable, check_count, check_terms
 from safepool._pool.flow import Flow
 from safepool._pool.terms import Terms
 
@@ -30,7 +30,7 @@ class MappingExecutor(Executor):
         raise NotImplementedError
 
     def _limit(self, timeout: Any) -> float | None:
-        return self._terms.timeout if timeout is DEFAULT else check_seconds("task_timeout", timeout)
+        return self._terms.timeout if timeout is DEFAULT else check_terms(self._terms, task_timeout=timeout).timeout
 
     def map(
         self,

@@ -95,6 +95,8 @@ class Pool:
         except BaseException:
             self._room.leave(number)
             raise
+        finally:
+            self._room.let_go()
         return future
 
     def resize(self, max_workers: int) -> None:

@@ -7,6 +7,7 @@ closed, which is opened when there may be room; all are woken, and whoever is to
 
 from __future__ import annotations
 
+import contextlib
 import threading
 from collections import deque
 from collections.abc import Callable
@@ -29,15 +30,22 @@ class Room:
         self._limit = limit
         self._waiters: deque[threading.Lock] = deque()
         self._door = threading.RLock()  # a signal handler comes through it twice
+        self._holders: set[int] = set()  # threads that have taken a place for a task that nobody knows of yet
 
     def take(self, number: int, *, wait: bool, check_open: Callable[[], None]) -> None:
-        """Take a place for a task, waiting for one if need be.
+        """Take a place for a task, waiting for one if need be; ``let_go`` when the task has been handed over.
+
+        A signal handler that interrupts its own thread in between would wait for what it holds up itself: it gets a
+        place beyond the limit. (``test_handler_that_interrupts_one_with_a_place_waits_for_nobody``)
 
         Raises:
             QueueFullError: There is none, and ``wait`` is false.
             Exception: What ``check_open`` raised, which is asked before each wait.
         """
         if self._limit is None or self._try(number):
+            return
+        if threading.get_ident() in self._holders:
+            self._places.add(number)
             return
         if not wait:
             raise QueueFullError(max_pending=self._limit)
@@ -50,6 +58,10 @@ class Room:
                 return
             gate.acquire()
 
+    def let_go(self) -> None:
+        """The task of the place that this thread took last is where others can let it begin."""
+        self._holders.discard(threading.get_ident())
+
     def leave(self, number: int) -> None:
         """Give a place back that was taken in vain."""
         self._places.discard(number)
@@ -57,8 +69,11 @@ class Room:
 
     def open(self) -> None:
         """Wake those who wait, if there is room, or the pool is not what it was."""
-        while self._waiters:
-            self._waiters.popleft().release()
+        for gate in list(self._waiters):
+            with contextlib.suppress(RuntimeError):  # it was opened by somebody else who opens, and not yet taken out
+                gate.release()
+            with contextlib.suppress(ValueError):  # likewise, and taken out
+                self._waiters.remove(gate)  # last: Ctrl-C in between must not leave one closed that nobody knows of
 
     @property
     def has_news(self) -> bool:
@@ -70,4 +85,5 @@ class Room:
             if self._limit is not None and len(self._places) >= self._limit:
                 return False
             self._places.add(number)
+            self._holders.add(threading.get_ident())
             return True

@@ -35,5 +35,8 @@ class Undecorated:
             self._function = decorated.__wrapped__
         return self._function(*args, **kwargs)
 
+    def __reduce__(self) -> tuple[type[Undecorated], tuple[str, str]]:
+        return Undecorated, (self._module, self._name)  # without the function, which its own name does not lead to
+
     def __repr__(self) -> str:
         return f"{self._module}.{self._name}"

@@ -59,7 +59,7 @@ class _Server:
         self._pid = os.getpid()
         self._reducers = payload.NO_REDUCERS
         self._in_task = False
-        self._finalizer: payload.Call | None = None
+        self._finalizer: bytes | None = None  # pickled
         signal.signal(signal.SIGINT, self._on_interrupt)
         signal.signal(SOFT_TIMEOUT_SIGNAL, self._on_soft_timeout)
 
@@ -106,8 +106,8 @@ class _Server:
     def _finalize(self) -> None:
         """Run the finalizer, if there is one. What it raises is nobody's result."""
         if self._finalizer is not None:
-            fn, args = self._finalizer
             try:
+                fn, args = pickle.loads(self._finalizer)
                 fn(*args)
             except BaseException:
                 _log.critical("Exception in finalizer:", exc_info=True)

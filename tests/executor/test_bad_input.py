@@ -45,6 +45,40 @@ NOT_CALLABLE: Any = "not callable"
         ("grace", "1", TypeError),
         ("initializer", NOT_CALLABLE, TypeError),
         ("mp_context", "spawn", TypeError),
+        ("soft_timeout", 0, ValueError),
+        ("soft_timeout", -1, ValueError),
+        ("soft_timeout", math.nan, ValueError),
+        ("soft_timeout", math.inf, ValueError),
+        ("soft_timeout", "1", TypeError),
+        ("memory_limit", 0, ValueError),
+        ("memory_limit", -1, ValueError),
+        ("memory_limit", 4096, ValueError),
+        ("memory_limit", "much", ValueError),
+        ("memory_limit", "2G", ValueError),
+        ("memory_limit", "1MiB", ValueError),
+        ("memory_limit", 1e9, TypeError),
+        ("memory_limit", True, TypeError),
+        ("max_worker_memory", 0, ValueError),
+        ("max_worker_memory", -1, ValueError),
+        ("max_worker_memory", "-2GiB", ValueError),
+        ("max_worker_memory", 1.5, TypeError),
+        ("finalizer", NOT_CALLABLE, TypeError),
+        ("exit_timeout", -1, ValueError),
+        ("exit_timeout", math.nan, ValueError),
+        ("exit_timeout", math.inf, ValueError),
+        ("exit_timeout", "1", TypeError),
+        ("exit_timeout", None, TypeError),
+        ("max_pending", 0, ValueError),
+        ("max_pending", -1, ValueError),
+        ("max_pending", 1.5, TypeError),
+        ("max_pending", "2", TypeError),
+        ("max_pending", True, TypeError),
+        ("when_full", "wait", ValueError),
+        ("when_full", None, ValueError),
+        ("leftovers", "kill", ValueError),
+        ("leftovers", True, ValueError),
+        ("env", "A=b", TypeError),
+        ("env", 0, TypeError),
     ],
 )
 def test_constructor_with_bad_argument_names_it_and_its_value(
@@ -63,6 +97,12 @@ def test_constructor_with_bad_argument_names_it_and_its_value(
 def test_constructor_with_bad_env_names_it(env: Any, expected: type[Exception]) -> None:
     with pytest.raises(expected, match="env"):
         SafeProcessPoolExecutor(env=env)
+
+
+@pytest.mark.parametrize("soft", [2, 2.5])
+def test_constructor_with_a_soft_timeout_that_comes_too_late_names_both(soft: float) -> None:
+    with pytest.raises(ValueError, match=r"soft_timeout must be less than the timeout \(2 s\), not 2\."):
+        SafeProcessPoolExecutor(task_timeout=2, soft_timeout=soft)
 
 
 def test_constructor_with_multiprocessing_context_works(new_pool: NewPool) -> None:
@@ -90,6 +130,68 @@ def test_bad_task_timeout_names_it_and_its_value(
         call(pool, value)
     assert "timeout" in str(caught.value)
     assert repr(value) in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "expected"),
+    [
+        ("soft_timeout", 0, ValueError),
+        ("soft_timeout", -1, ValueError),
+        ("soft_timeout", math.nan, ValueError),
+        ("soft_timeout", "1", TypeError),
+        ("memory_limit", 0, ValueError),
+        ("memory_limit", "much", ValueError),
+        ("memory_limit", 1e9, TypeError),
+        ("retries", -1, ValueError),
+        ("retries", None, TypeError),
+        ("priority", 1.5, TypeError),
+    ],
+)
+def test_view_on_a_bad_term_names_it_and_its_value_and_the_pool_serves_on(
+    pool: Pool, name: str, value: object, expected: type[Exception]
+) -> None:
+    for base in (pool, pool.options(timeout=60)):
+        with pytest.raises(expected) as caught:
+            base.options(**{name: value})  # type: ignore[arg-type]
+        assert name in str(caught.value)
+        assert repr(value) in str(caught.value)
+        assert result_of(base.submit(calls.square, 3)) == 9
+
+
+def test_view_with_a_soft_timeout_that_comes_too_late_is_refused_and_the_pool_serves_on(new_pool: NewPool) -> None:
+    """Whether the two are given together, or one after the other, or to the pool and to its view."""
+    pool = new_pool(task_timeout=60)
+    contradictions: list[Callable[[], object]] = [
+        lambda: pool.options(soft_timeout=60),
+        lambda: pool.options(soft_timeout=5, timeout=2),
+        lambda: pool.options(soft_timeout=5).options(timeout=2),
+        lambda: pool.options(timeout=2).options(soft_timeout=2),
+    ]
+    for contradict in contradictions:
+        with pytest.raises(ValueError, match="soft_timeout must be less than the timeout"):
+            contradict()
+    assert result_of(pool.options(soft_timeout=5, timeout=None).submit(calls.square, 3)) == 9
+
+
+@pytest.mark.parametrize("timeout", [1, 5])
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda pool, timeout: pool.submit(calls.square, 3, task_timeout=timeout),
+        lambda pool, timeout: pool.map(calls.square, [3], task_timeout=timeout),
+        lambda pool, timeout: pool.map_unordered(calls.square, [3], task_timeout=timeout),
+        lambda pool, timeout: pool.options(priority=1).map(calls.square, [3], task_timeout=timeout),
+    ],
+    ids=["submit", "map", "map_unordered", "view"],
+)
+def test_call_whose_timeout_comes_before_the_soft_one_is_refused_and_the_pool_serves_on(
+    new_pool: NewPool, call: Callable[[Pool, float], object], timeout: float
+) -> None:
+    """Its deadline would be late: what is due first is the soft timeout."""
+    pool = new_pool(soft_timeout=5)
+    with pytest.raises(ValueError, match=rf"soft_timeout must be less than the timeout \({timeout} s\), not 5.0"):
+        call(pool, timeout)
+    assert result_of(pool.submit(calls.square, 3, task_timeout=60)) == 9
 
 
 def test_infinite_task_timeout_is_refused_or_means_no_limit(pool: Pool) -> None:

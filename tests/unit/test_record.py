@@ -78,3 +78,87 @@ def test_memory_stays_when_the_descriptor_is_closed() -> None:
     assert record.begun_at(8) is not None
     with pytest.raises(OSError, match="Bad file descriptor"):
         os.fstat(record.fd)
+
+
+# --- the soft timeout ---
+
+
+def test_nobody_is_warned_before_the_first_warning() -> None:
+    record = StartRecord()
+    record.close()
+    record.note(1)
+    assert record.warning() is None
+
+
+def test_warning_of_the_running_task_tells_its_limit_and_its_start() -> None:
+    record = StartRecord()
+    record.close()
+    record.note(3)
+    record.warn(3, 1.5)
+    assert record.warning() == (1.5, record.begun_at(3))
+
+
+def test_warning_that_comes_late_is_not_the_next_task_s() -> None:
+    """1. The host warns of a task. 2. That is over, and the next has begun, before the worker looks."""
+    record = StartRecord()
+    record.close()
+    record.note(3)
+    record.warn(3, 1.5)
+    record.note(4)
+    assert record.warning() is None
+
+
+def test_warning_of_one_task_takes_the_place_of_the_one_before() -> None:
+    record = StartRecord()
+    record.close()
+    record.note(3)
+    record.warn(3, 1.5)
+    record.note(2**64 - 1)
+    record.warn(2**64 - 1, 0.25)
+    assert record.warning() == (0.25, record.begun_at(2**64 - 1))
+
+
+def test_warning_does_not_change_when_the_task_began() -> None:
+    record = StartRecord()
+    record.close()
+    record.note(3)
+    begun = record.begun_at(3)
+    record.warn(3, 1e9)
+    assert record.begun_at(3) == begun
+
+
+def test_host_s_warning_is_seen_by_the_worker() -> None:
+    record = StartRecord()
+    record.note(7)
+    record.warn(7, 2.5)
+    seen = in_forked_child(lambda: str(StartRecord(record.fd).warning()))
+    record.close()
+    assert seen == str((2.5, record.begun_at(7)))
+
+
+def test_limit_stands_before_the_number_that_it_belongs_to(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A worker that looks between the two words must not find its number with another task's limit."""
+    record = StartRecord()
+    record.close()
+    record.note(3)
+    seen: list[object] = []
+
+    class Word:
+        """The word that is written first, and a look at what a worker finds then."""
+
+        def __init__(self, word: memoryview) -> None:
+            self._word = word
+
+        def __getitem__(self, index: int) -> float:
+            return self._word[index]
+
+        def __setitem__(self, index: int, value: float) -> None:
+            seen.append(record.warning())
+            self._word[index] = value
+            seen.append(record.warning())
+
+    monkeypatch.setattr(record, "_limit", Word(record._limit))
+    monkeypatch.setattr(record, "_warned", Word(record._warned))
+    record.warn(3, 1.5)
+
+    assert seen == [None, None, None, (1.5, record.begun_at(3))]
