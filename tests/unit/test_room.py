@@ -56,6 +56,7 @@ def take_in_thread(room: Room, number: int, check_open: Callable[[], None] = is_
     def take() -> None:
         try:
             room.take(number, wait=True, check_open=check_open)
+            room.let_go()
             outcome.append(number)
         except BaseException as error:
             outcome.append(error)
@@ -326,6 +327,7 @@ def test_limit_holds_and_everybody_is_served_when_many_come_at_once() -> None:
         for _ in range(200):
             number = next(numbers)
             room.take(number, wait=True, check_open=is_open)
+            room.let_go()
             with most:
                 seen.append(len(places))
                 served.append(number)
