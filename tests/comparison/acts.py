@@ -170,8 +170,8 @@ def safepool_count(_: object = None) -> int:
     import safepool
 
     state = safepool.get_worker().state
-    state["count"] = state.get("count", 0) + 1
-    return int(state["count"])
+    state.count = getattr(state, "count", 0) + 1
+    return int(state.count)
 
 
 def mpire_worker_id(worker_id: int, _: object = None) -> int:

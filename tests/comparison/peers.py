@@ -123,6 +123,8 @@ class Safepool(Peer):
         "memory_limit": "memory_limit",
         "worker_memory": "max_worker_memory",
         "soft_timeout": "soft_timeout",
+        "leftovers": "leftovers",
+        "when_full": "when_full",
         "on_error": "on_error",
     }
     IMPORT = "from safepool import SafeProcessPoolExecutor as Pool"

@@ -19,6 +19,7 @@ import itertools
 import json
 import os
 import platform
+import queue
 import re
 import secrets
 import signal
@@ -37,7 +38,7 @@ import acts  # noqa: E402  the path comes first
 from peers import PEERS, Lacks, Peer  # noqa: E402
 
 LIMIT = 45.0  # seconds for a cell
-MISSING, PENDING, NOT_APPLICABLE = "no ¹", "(pending)", "-"
+MISSING, NOT_APPLICABLE = "no ¹", "-"
 
 Probe = Callable[[Peer, str], "bool | str"]
 
@@ -446,6 +447,13 @@ def leftovers(peer: Peer, room: str) -> bool | str:
     return "ends with the worker" if gone(child, 5) else "runs on"
 
 
+@row("control", "it can be ended with its task, if wished", r"leftover")
+def leftovers_end(peer: Peer, room: str) -> bool:
+    peer.open(leftovers="end")
+    child = peer.start(acts.start_child, f"{room}/act").get(20)
+    return not alive(child)
+
+
 # --- memory and workers -----------------------------------------------------------------------------------------------
 
 
@@ -675,6 +683,18 @@ def back_pressure(peer: Peer, room: str) -> bool | str:
     return took > 0.9
 
 
+@row("queue and map", "`submit` raises while the queue is full, if wished", r"when_full")
+def refusal(peer: Peer, room: str) -> bool | str:
+    peer.open(1, max_pending=1, when_full="raise")
+    try:
+        for _ in range(6):
+            peer.start(acts.nap, 0.5)
+    except queue.Full as error:
+        told(story(error))
+        return True
+    return False
+
+
 class Counted:
     """Items of a map, and how many were taken."""
 
@@ -818,8 +838,7 @@ def run_cell(name: str, peer_name: str, room: str) -> None:
         verdict = NOT_APPLICABLE
     except BaseException as error:
         told(story(error))
-        not_yet = isinstance(error, TypeError | AttributeError | ImportError) and peer_name == "safepool"
-        verdict = PENDING if not_yet else "no"
+        verdict = "no"
     Path(room, "verdict").write_text(json.dumps([verdict, DETAILS]), encoding="utf-8")
     os._exit(0)  # whatever hangs is ended by who started this
 
@@ -864,7 +883,10 @@ def end_carrying(mark: str) -> None:
 
 def versions() -> str:
     names = {"deadpool": "deadpool-executor", "stdlib": "", "mp.Pool": "", "safepool": ""}
-    found = [f"{peer} {importlib.metadata.version(name)}" for peer in PEERS if (name := names.get(peer, peer))]
+    found = []
+    for peer in PEERS:
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):  # not here: its cells say so
+            found += [f"{peer} {importlib.metadata.version(name)}"] if (name := names.get(peer, peer)) else []
     return (
         f"Python {platform.python_version()}, {platform.system()} {platform.release().partition('-')[0]}; "
         + ", ".join(found)
