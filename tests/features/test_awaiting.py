@@ -9,7 +9,7 @@ import pytest
 from contract.patience import PATIENCE, error_of, eventually, is_gone, result_of
 from executor import calls
 from features import acts
-from safepool import TaskKilledError, TaskTimeoutError
+from safepool import TaskKilledError, TaskTimeoutError, WorkerDiedError
 
 
 def run(coroutine):
@@ -103,6 +103,11 @@ def test_shielded_await_leaves_the_task_alone(new_pool, gate) -> None:
 def test_task_past_its_deadline_raises_in_the_await(new_pool) -> None:
     with pytest.raises(TaskTimeoutError):
         run(outcome(new_pool(task_timeout=0.5).submit(calls.hang)))
+
+
+def test_death_of_the_worker_raises_in_the_await(new_pool) -> None:
+    with pytest.raises(WorkerDiedError):
+        run(outcome(new_pool().submit(acts.die)))
 
 
 def test_loop_that_is_closed_meanwhile_harms_nobody(new_pool, gate) -> None:
