@@ -220,8 +220,8 @@ class SoftTimeoutError(_Described, *_Timeout):  # type: ignore[misc]  # mypy: ba
 class TaskMemoryError(_Described, MemoryError):
     """The task and the processes it had started held more memory than its limit, and were ended.
 
-    Memory is looked at ten times a second: pages that are shared count once, and what the interpreter and the
-    imported modules take counts, too.
+    Memory is looked at ten times a second, less often on a machine with hundreds of processes. Pages that they share
+    count once, pages that others share in part; what the interpreter and the imported modules take counts, too.
 
     You do not get this when the task ran out of memory by itself (that is its own ``MemoryError``), or when the kernel
     was quicker (``WorkerDiedError`` with ``oom``).

@@ -19,15 +19,22 @@ CHECKOUT = TESTS.parent
 PROMISED = {
     "EndedProcess",
     "InitializerError",
+    "LeftoverWarning",
+    "QueueFullError",
     "SafeFuture",
     "SafeProcessPoolExecutor",
+    "SoftTimeoutError",
     "TaskKilledError",
+    "TaskMemoryError",
     "TaskTimeoutError",
+    "ThisWorker",
     "TransferError",
     "WorkerDiedError",
     "cpu_count",
     "get_context",
     "get_reusable_executor",
+    "get_worker",
+    "process",
 }
 
 # What a worker must not have to import for a facade that it never uses.

@@ -115,10 +115,14 @@ class ContainedProcess:
         return ending
 
     def end_descendants(self, spared: Iterable[int]) -> TreeEnding:
-        """Freeze and kill everything beneath the process, but neither itself nor those; as ``end_tree`` otherwise."""
-        spared = frozenset({self.pid, *spared})
-        # The group is not signalled: the process goes on.
-        ending = TreeEnding([self._leader], f"{self.marker}=".encode(), lambda _leader, _signum: True, spared)
+        """Freeze and kill everything beneath the process, but neither itself nor those with what descends from them."""
+        ending = TreeEnding(
+            [self._leader],
+            f"{self.marker}=".encode(),
+            lambda _leader, _signum: True,  # the group is not signalled: the process goes on
+            spared=frozenset({self.pid}),
+            spared_trees=frozenset(spared),
+        )
         ending.begin()
         return ending
 

@@ -11,18 +11,20 @@ process for as long as the machine is up.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Collection, Iterable, Iterator
 from typing import NamedTuple
 
 __all__ = [
     "ProcessRow",
     "command_of",
     "environment_of",
+    "is_alive",
     "list_pids",
     "list_rows",
     "memory_share_of",
     "read_row",
     "resident_pages_of",
+    "with_descendants",
 ]
 
 _ABSENT = (FileNotFoundError, ProcessLookupError, PermissionError)
@@ -70,6 +72,20 @@ def list_rows(since: int = 0) -> Iterator[ProcessRow]:
         row = read_row(pid)
         if row is not None and row.start >= since:
             yield row
+
+
+def is_alive(pid: int) -> bool:
+    """Return True if there is a process with this number that has not ended."""
+    row = read_row(pid)
+    return row is not None and not row.is_dead
+
+
+def with_descendants(pids: Iterable[int], rows: Collection[ProcessRow]) -> set[int]:
+    """Return these processes, and those that descend from them as far as parents tell."""
+    ours = set(pids)
+    while children := {row.pid for row in rows if row.parent in ours and row.pid not in ours}:
+        ours |= children
+    return ours
 
 
 def environment_of(pid: int) -> bytes:

@@ -28,9 +28,9 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import NamedTuple
 
 from safepool._os import process_exit
-from safepool._os.process_table import ProcessRow, command_of, environment_of, list_pids, read_row
+from safepool._os.process_table import ProcessRow, command_of, environment_of, list_pids, read_row, with_descendants
 
-__all__ = ["Leader", "Remains", "TreeEnding", "is_cleaner"]
+__all__ = ["NO_COMMAND", "Leader", "Remains", "TreeEnding", "is_cleaner"]
 
 _CLEANER_GRACE = 2.0  # seconds for clean-up processes to leave by themselves; unlinking takes them milliseconds
 _PATIENCE = 5.0  # seconds for killed processes to die: 4 GB of memory take 0.1 s, an uninterruptible sleep has no limit
@@ -40,6 +40,7 @@ _QUIET = 0.005  # seconds of the same: longer than a process waits for its turn 
 _MOST_HELD = 128  # descriptors; a larger tree is ended in turns
 _RETRY = 0.01  # seconds until the next look where there was no room for one
 
+NO_COMMAND = "(a process without a command line)"  # in the middle of an exec, for instance
 _CLEANERS = ("resource_tracker import main", "torch_shm_manager")
 
 
@@ -75,6 +76,7 @@ class TreeEnding:
         marker: Bytes that stand in the environment of every descendant that did not clear it.
         signal_group: Signals a leader's whole group; returns False where that cannot be done safely.
         spared: Processes that are never touched, whatever they look like.
+        spared_trees: The same, and those that descend from them.
         since: The start time (clock ticks) before which nobody can be a member; by default, of the first leader.
     """
 
@@ -85,11 +87,13 @@ class TreeEnding:
         signal_group: Callable[[Leader, int], bool],
         spared: frozenset[int] = frozenset(),
         since: int | None = None,
+        spared_trees: frozenset[int] = frozenset(),
     ) -> None:
         self._leaders = {leader.pid: leader for leader in leaders}
         self._marker = marker
         self._signal_group = signal_group
         self._spared = spared | {0, 1, os.getpid(), os.getppid()}
+        self._spared_trees = spared_trees
         first = min((leader.start for leader in self._leaders.values()), default=0)
         self._since = first if since is None else since
         self._held: dict[int, _Held] = {}  # by pid: everybody found and not yet seen dead
@@ -193,7 +197,7 @@ class TreeEnding:
         except OSError:  # the last descriptor went into the pidfd
             command = ""
         if is_new and row.pid not in self._leaders:
-            self.ended.append(Remains(row.pid, command or "(a process without a command line)"))
+            self.ended.append(Remains(row.pid, command or NO_COMMAND))
         cleans_up = is_cleaner(command)
         if pidfd < 0:
             self._end_unheld(row, cleans_up)
@@ -234,18 +238,13 @@ class TreeEnding:
             row = read_row(pid)
             if row is not None and row.start >= self._since:
                 rows[pid] = row
-                if pid not in self._spared and self._is_marked(row):
+                if self._is_marked(row) and not self._is_spared(row, rows):
                     yield row
         if not fresh:
             return
         ours = {pid for pid, row in rows.items() if self._is_member(row, rows)}
-        grown = True
-        while grown:
-            children = {pid for pid, row in rows.items() if row.parent in ours and pid not in ours}
-            grown = bool(children)
-            ours |= children
-        for pid in ours - self._spared:
-            if not rows[pid].is_dead:
+        for pid in with_descendants(ours, rows.values()):
+            if not rows[pid].is_dead and not self._is_spared(rows[pid], rows):
                 yield rows[pid]
 
     def _is_member(self, row: ProcessRow, rows: dict[int, ProcessRow]) -> bool:
@@ -256,6 +255,17 @@ class TreeEnding:
             present = rows.get(leader.pid)
             if present is None or present.start == leader.start:
                 return True
+        return False
+
+    def _is_spared(self, row: ProcessRow, rows: dict[int, ProcessRow]) -> bool:
+        """Return True for one of those that are not to be touched; their children may be younger than any list."""
+        if row.pid in self._spared:
+            return True
+        above: ProcessRow | None = row if self._spared_trees else None
+        while above is not None and above.pid not in self._leaders:
+            if above.pid in self._spared_trees:
+                return True
+            above = rows.get(above.parent) or read_row(above.parent)
         return False
 
     def _is_marked(self, row: ProcessRow) -> bool:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
-from safepool._os.process_table import ProcessRow, environment_of
+from safepool._os.process_table import ProcessRow, environment_of, with_descendants
 from safepool._os.process_tree import Leader
 
-__all__ = ["TreeMembers", "with_descendants"]
+__all__ = ["TreeMembers"]
 
 
 class TreeMembers:
@@ -27,8 +27,9 @@ class TreeMembers:
     def find(self, rows: Sequence[ProcessRow]) -> set[int]:
         """Return the members among these processes."""
         ours = {row.pid for row in rows if not row.is_dead and row.start >= self.leader.start and self._is_member(row)}
-        ours = with_descendants(ours, rows)
+        ours = with_descendants(ours, [row for row in rows if not row.is_dead])
         self._known = {(row.pid, row.start) for row in rows if row.pid in ours}
+        self._strangers &= {(row.pid, row.start) for row in rows}
         return ours
 
     def _is_member(self, row: ProcessRow) -> bool:
@@ -43,11 +44,3 @@ class TreeMembers:
         if environment:  # there is none in the middle of an exec
             self._strangers.add(name)
         return False
-
-
-def with_descendants(pids: Iterable[int], rows: Sequence[ProcessRow]) -> set[int]:
-    """Return these processes, and those that descend from them as far as parents tell."""
-    ours = set(pids)
-    while children := {row.pid for row in rows if row.parent in ours and row.pid not in ours and not row.is_dead}:
-        ours |= children
-    return ours

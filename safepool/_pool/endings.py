@@ -5,7 +5,7 @@ supervisor asks ``advance`` at each turn. When nothing is left, the leader is re
 settled, or the task put back into the queue: it was sent but never begun, or it has retries left.
 
 What a task that came to its end by itself has left running beneath its worker is ended in the same steps, without the
-worker, if the pool was made so; its outcome waits until that is done.
+worker, if the pool was made so; its outcome waits until that is done, or until the worker has to be ended itself.
 """
 
 from __future__ import annotations
@@ -93,7 +93,7 @@ class Endings:
         assert worker.ending is not None
         assert worker.task is not None
         self._watch.drop_all(worker)
-        worker.ending.close()
+        _report_survivors(worker, worker.ending.close())
         worker.task.future.leftovers = tuple(EndedProcess(*remains) for remains in worker.ending.ended)
         worker.ending = None
         self._on_swept(worker)
@@ -128,9 +128,7 @@ class Endings:
 
     def _write_obituary(self, worker: Worker) -> Obituary:
         assert worker.ending is not None
-        survivors = worker.ending.close()
-        if survivors:
-            _log.warning("of worker %d's tree these would not die: %s", worker.contained.pid, survivors)
+        _report_survivors(worker, worker.ending.close())
         begun = worker.begun_at()
         return Obituary(
             pid=worker.contained.pid,
@@ -152,6 +150,11 @@ class Endings:
                 task.attempts -= 1
                 return True
         return task.attempts <= task.terms.retries
+
+
+def _report_survivors(worker: Worker, survivors: list[int]) -> None:
+    if survivors:
+        _log.warning("of worker %d's tree these would not die: %s", worker.contained.pid, survivors)
 
 
 def part(worker: Worker, task: Task) -> None:

@@ -176,8 +176,7 @@ class SafeProcessPoolExecutor(MappingExecutor, ProcessPoolExecutor):
             inherited_fds=fds,
             dumps=dumps,
         )
-        self._calls = calls  # what their pickled form refers to must live as long as workers may be started
-        self._pool = Pool(settings, size, preparation)
+        self._pool = Pool(settings, size, preparation, calls)
         self._finalizer = weakref.finalize(self, self._pool.abandon)
         self._finalizer.atexit = False  # the exit of the interpreter is the pools' own business
 
@@ -421,6 +420,6 @@ def _pickle_outfit(
     if not (reducers or initializer or finalizer):
         return b"", ()
     with spawn_window() as window:
-        # The finalizer by itself: one that cannot be rebuilt in a worker is no reason not to start.
-        outfit = dumps((reducers, initializer, None if finalizer is None else dumps(finalizer)))
+        # All at once: a queue that both calls are given is one queue in the worker, too, with one set of descriptors.
+        outfit = dumps((reducers, initializer, finalizer))
     return outfit, tuple(window.fds)

@@ -12,9 +12,8 @@ import logging
 import warnings
 from typing import Literal
 
-from safepool._os.process_table import ProcessRow, command_of, list_rows
-from safepool._os.process_tree import is_cleaner
-from safepool._os.tree_members import with_descendants
+from safepool._os.process_table import ProcessRow, command_of, is_alive, list_rows, with_descendants
+from safepool._os.process_tree import NO_COMMAND, is_cleaner
 from safepool._pool.task import Task
 from safepool._pool.worker import Worker
 from safepool.errors import EndedProcess, LeftoverWarning
@@ -40,15 +39,16 @@ def find(worker: Worker, policy: str) -> tuple[tuple[EndedProcess, ...], set[int
         return (), set()
     try:
         rows, members = _look(worker)
+        residents = {row.pid for row in rows if (row.pid, row.start) in worker.residents} - {worker.contained.pid}
+        spared = with_descendants(residents, rows)
+        commands = {pid: command_of(pid) for pid in members - spared - {worker.contained.pid} if is_alive(pid)}
     except OSError:  # no descriptor to read /proc with: the end of the worker finds them
         return (), set()
-    residents = {row.pid for row in rows if (row.pid, row.start) in worker.residents} - {worker.contained.pid}
-    spared = with_descendants(residents, rows)
-    commands = {pid: command_of(pid) for pid in members - spared - {worker.contained.pid}}
     spared |= {pid for pid, command in commands.items() if is_cleaner(command)}
     if policy == "warn":
         worker.residents |= {(row.pid, row.start) for row in rows if row.pid in commands}
-    return tuple(EndedProcess(pid, command) for pid, command in commands.items() if pid not in spared), spared
+    left = ((pid, command or NO_COMMAND) for pid, command in commands.items() if pid not in spared)
+    return tuple(EndedProcess(pid, command) for pid, command in left), spared
 
 
 def warn(task: Task) -> None:
@@ -58,7 +58,7 @@ def warn(task: Task) -> None:
         message = f"{task.describe()} left processes running: {', '.join(map(str, left))}"
         try:
             warnings.warn(message, LeftoverWarning, stacklevel=2)
-        except LeftoverWarning:
+        except Exception:  # an error by the program's filter, or what showing it raised: neither is the task's outcome
             _log.warning(message)
 
 

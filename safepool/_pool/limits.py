@@ -31,7 +31,7 @@ _DUMP_PAUSE = 0.005  # seconds without news after which the stacks are taken to 
 _START_GRACE = 1.0  # seconds for a worker to begin with a task it has been sent; more than any scheduler's delay
 _OVERSLEEP = 1.0  # seconds; more than this late, and the host was stopped or suspended rather than busy
 _MEASURE_EVERY = 0.1  # seconds
-_MEASURE_SHARE = 20  # at most one part in so many of a core's time goes into it, on a machine full of processes, too
+_MEASURE_SHARE = 10  # at most one part in so many of a core's time goes into it, on a machine full of processes, too
 
 
 class Limits:
@@ -66,11 +66,14 @@ class Limits:
             return
         task = worker.task
         assert task is not None
+        worker.is_warned = True
+        worker.due = _deadline(worker)
         if worker.begun_at() is not None:
             worker.record.warn(task.number, task.terms.soft_timeout or 0.0)
             worker.contained.send_signal(SOFT_TIMEOUT_SIGNAL)
-        worker.is_warned = True
-        worker.due = _deadline(worker)
+        elif worker.due is None or worker.due > time.monotonic() + _START_GRACE:
+            worker.is_warned = False  # there is nobody to tell yet: look again, unless the hard limit comes first
+            worker.due = time.monotonic() + _START_GRACE
 
     def condemn(self, worker: Worker) -> None:
         """Past the deadline. From here on the outcome is fixed, whatever the task still manages to do."""
@@ -89,7 +92,7 @@ class Limits:
             for worker in self._state.workers.values()
             if worker.state is WorkerState.BUSY and worker.task and worker.task.terms.memory_limit is not None
         ]
-        began = time.monotonic()
+        began = time.thread_time()  # what a look costs, not for how long this thread was kept from it
         if not limited:
             self._state.measure_at = None
             return
@@ -103,8 +106,8 @@ class Limits:
                 if worker.state is WorkerState.BUSY:
                     worker.is_unwanted = True  # it would only grow again
                     self._condemn(worker, partial(outcomes.outgrown, limit, size), grace=0.0)
-        ended = time.monotonic()
-        self._state.measure_at = ended + max(_MEASURE_EVERY, _MEASURE_SHARE * (ended - began))
+        cost = time.thread_time() - began
+        self._state.measure_at = time.monotonic() + max(_MEASURE_EVERY, _MEASURE_SHARE * cost)
 
     def before_wait(self) -> None:
         """Take note of what tells an oversleeping host from a busy one."""
@@ -141,8 +144,8 @@ class Limits:
     def _condemn(self, worker: Worker, verdict: Verdict, grace: float) -> None:
         now = time.monotonic()
         worker.verdict, worker.grace = verdict, grace
-        worker.dump_limit = now + _DUMP_LIMIT
-        worker.move(WorkerState.DUMPING, worker.dump_limit)
+        worker.dump_deadline = now + _DUMP_LIMIT
+        worker.move(WorkerState.DUMPING, worker.dump_deadline)
         if worker.contained.request_stack(STACK_SIGNAL):
             self._watch.add(worker, worker.contained.stack_fd, partial(self._on_stack, worker))
         else:
@@ -154,7 +157,7 @@ class Limits:
         if not news:
             self._watch.drop(worker, worker.contained.stack_fd)
         if worker.state is WorkerState.DUMPING:
-            worker.due = min(worker.dump_limit, time.monotonic() + _DUMP_PAUSE)
+            worker.due = min(worker.dump_deadline, time.monotonic() + _DUMP_PAUSE)
 
 
 def _current_limit(worker: Worker) -> float | None:

@@ -50,8 +50,9 @@ class MappingExecutor(Executor):
             *iterables: Where its arguments come from, one from each; the shortest ends it.
             timeout: Seconds from now after which waiting for the next result raises ``TimeoutError``. It stops the
                 waiting, not the tasks: those that have not started are cancelled.
-            chunksize: Items per task. Fewer, larger tasks cost less; a worker's death fails the whole chunk. With a
-                time limit per item every item is a task of its own, whatever the chunksize.
+            chunksize: Items per task. Fewer, larger tasks cost less; a worker's death fails the whole chunk, and a
+                limit of memory is the chunk's. With a time limit per item, hard or soft, every item is a task of its
+                own, whatever the chunksize.
             buffersize: The most tasks that are submitted ahead of the result that was taken last, so that endless
                 input can be mapped. None submits everything at once.
             task_timeout: Seconds that each item may run; ``...`` for the pool's own limit, None for no limit.
@@ -68,7 +69,7 @@ class MappingExecutor(Executor):
         limit = self._limit(task_timeout)
         waiting_ends = None if timeout is None else time.monotonic() + timeout
         rows = zip(*iterables, strict=False)  # as the built-in ``map``: the shortest ends it
-        if size is None or size == 1 or limit is not None:
+        if size is None or size == 1 or limit is not None or self._terms.soft_timeout is not None:
             submit = partial(self._submit_row, task_timeout, fn, return_exceptions)
             return _each_result(submit, rows, ahead, waiting_ends)
         chunks = iter(lambda: tuple(itertools.islice(rows, size)), ())
@@ -135,7 +136,13 @@ def _each_result(
     submit: Callable[[Any], _Pending], calls: Iterator[Any], ahead: int | None, until: float | None
 ) -> Iterator[Any]:
     """Submit now, all or as many as may be ahead; give out results as they are asked for."""
-    pending = deque(map(submit, calls if ahead is None else itertools.islice(calls, ahead)))
+    pending: deque[_Pending] = deque()
+    try:
+        pending.extend(map(submit, calls if ahead is None else itertools.islice(calls, ahead)))
+    except BaseException:
+        for task in pending:
+            task.cancel()
+        raise
     return _take_each(submit, calls, pending, until)
 
 

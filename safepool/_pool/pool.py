@@ -41,12 +41,13 @@ class Pool:
     """Queue, workers and supervisor of one executor.
 
     Whatever a caller wants is put into the inbox, one atomic ``append``, and done by the supervisor, which alone
-    changes the tables. So Ctrl-C may strike a caller anywhere, and a signal handler may use the pool that it
-    interrupts: there is no half-done change, and no lock to meet oneself at. The price is one hand-over between
-    threads for each task.
+    changes the tables, but for the set of places (``room``). So Ctrl-C may strike a caller anywhere, and a signal
+    handler may use the pool that it interrupts: there is no half-done change, and no lock to meet oneself at. The price
+    is one hand-over between threads for each task.
     """
 
-    def __init__(self, settings: Settings, max_workers: int, preparation: Preparation) -> None:
+    def __init__(self, settings: Settings, max_workers: int, preparation: Preparation, kept: object = None) -> None:
+        self._kept = kept  # what is pickled in the settings refers to it, so it lives as long as workers may be started
         self.max_workers = max_workers  # as was wished last; the supervisor follows
         self._state = PoolState(settings, max_workers)
         self._inbox: deque[Callable[[], None]] = deque()
@@ -96,7 +97,7 @@ class Pool:
             self._room.leave(number)
             raise
         finally:
-            self._room.let_go()
+            self._room.let_go(number)
         return future
 
     def resize(self, max_workers: int) -> None:
@@ -187,6 +188,10 @@ class Pool:
         """In the supervisor: of several wishes made at once, the one that shows is the one that counts."""
         self._supervisor.resize(self.max_workers)
 
+    def _let_go(self) -> None:
+        """In the delivery thread: finalizers are user code."""
+        self._kept = None
+
     def _tell(self, wish: Callable[[], None]) -> None:
         try:
             self._inbox.append(wish)
@@ -243,6 +248,7 @@ class Pool:
             self._supervisor.run()
         finally:
             _open_pools.discard(self)
+            self._delivery.put(self._let_go)
             self._delivery.stop(then=self._callbacks.stop)
             self._room.open()
             self._wakeup.close()  # an executor may be kept for long after its end, but not its descriptors

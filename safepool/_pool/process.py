@@ -90,7 +90,7 @@ def process(
             try:
                 is_here_only = fn.__module__ == "__main__" and not pool._imports_main
                 target = None if is_here_only else Undecorated.of(call)
-                return pool.submit(target or fn, *args, **kwargs)
+                return pool.options().submit(target or fn, *args, **kwargs)  # every keyword is the function's
             finally:
                 pool.shutdown(wait=False)
 

@@ -67,17 +67,20 @@ def get_reusable_executor(
         old = _kept
         if old is not None and _may_be_reused(old, reuse, complete) and _resize(old.executor, size, reuse):
             return old.executor
-        executor = _make(size, complete)
+        executor = _make(size, complete, old)
     if old is not None:
         # Not under the lock: callbacks of what is waited for may ask for the executor, and get the new one.
         old.executor.shutdown(kill=kill_workers)
     return executor
 
 
-def _make(size: int | None, options: dict[str, Any]) -> SafeProcessPoolExecutor:
+def _make(size: int | None, options: dict[str, Any], before: _Kept | None) -> SafeProcessPoolExecutor:
     global _kept
     executor = SafeProcessPoolExecutor(size, **options)
+    overtaken = _kept  # by a signal handler that asked meanwhile: nobody would ever shut its executor down
     _kept = _Kept(executor, options)
+    if overtaken is not None and overtaken is not before:
+        overtaken.executor.shutdown(wait=False)
     return executor
 
 

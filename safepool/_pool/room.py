@@ -30,7 +30,7 @@ class Room:
         self._limit = limit
         self._waiters: deque[threading.Lock] = deque()
         self._door = threading.RLock()  # a signal handler comes through it twice
-        self._holders: set[int] = set()  # threads that have taken a place for a task that nobody knows of yet
+        self._holders: set[tuple[int, int]] = set()  # (thread, task) of those who hold a task that nobody knows of yet
 
     def take(self, number: int, *, wait: bool, check_open: Callable[[], None]) -> None:
         """Take a place for a task, waiting for one if need be; ``let_go`` when the task has been handed over.
@@ -44,7 +44,8 @@ class Room:
         """
         if self._limit is None or self._try(number):
             return
-        if threading.get_ident() in self._holders:
+        me = threading.get_ident()
+        if any(holder == me for holder, _ in tuple(self._holders)):
             self._places.add(number)
             return
         if not wait:
@@ -58,9 +59,9 @@ class Room:
                 return
             gate.acquire()
 
-    def let_go(self) -> None:
-        """The task of the place that this thread took last is where others can let it begin."""
-        self._holders.discard(threading.get_ident())
+    def let_go(self, number: int) -> None:
+        """The task of this place is where others can let it begin."""
+        self._holders.discard((threading.get_ident(), number))
 
     def leave(self, number: int) -> None:
         """Give a place back that was taken in vain."""
@@ -81,9 +82,11 @@ class Room:
         return bool(self._waiters) and self._limit is not None and len(self._places) < self._limit
 
     def _try(self, number: int) -> bool:
+        mark = (threading.get_ident(), number)
+        self._holders.add(mark)  # first: a signal handler that strikes from here on waits for nobody
         with self._door:
-            if self._limit is not None and len(self._places) >= self._limit:
-                return False
-            self._places.add(number)
-            self._holders.add(threading.get_ident())
-            return True
+            if self._limit is None or len(self._places) < self._limit:
+                self._places.add(number)
+                return True
+        self._holders.discard(mark)
+        return False

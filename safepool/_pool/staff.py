@@ -19,7 +19,7 @@ from safepool._pool import outcomes
 from safepool._pool.delivery import Delivery
 from safepool._pool.state import PoolState
 from safepool._pool.task import Task, TaskState
-from safepool._pool.worker import Obituary, Worker
+from safepool._pool.worker import Obituary, Worker, WorkerState
 from safepool._worker.channel import Channel
 from safepool._worker.framing import Kind
 from safepool._worker.launch import Preparation, launch
@@ -102,16 +102,17 @@ class Staff:
             channel = Channel()
             undo.callback(channel.close)
             with channel.theirs as theirs, contextlib.closing(StartRecord()) as record:
-                number = self._free_number()
+                number = self._free_id()
                 process = WorkerProcess(number, theirs.fileno(), record.fd, f"SafeProcessPoolWorker-{self._count}")
                 fds = (theirs.fileno(), record.fd, *settings.inherited_fds)
                 contained = launch(process, self._preparation, settings.environment, fds)
             undo.pop_all()
         return Worker(self._count, contained, channel, record, oom_kill_count(), id=number)
 
-    def _free_number(self) -> int:
-        """Return the smallest that no worker goes by that is still there."""
-        taken = {worker.id for worker in self._state.workers.values()}
+    def _free_id(self) -> int:
+        """Return the smallest that no worker has; one that is being ended is frozen, or dead, and has none any more."""
+        workers = self._state.workers.values()
+        taken = {worker.id for worker in workers if worker.state is not WorkerState.ENDING}
         return next(number for number in itertools.count() if number not in taken)
 
     def _on_failed_start(self, error: Exception) -> None:

@@ -1,7 +1,8 @@
 """Everything a pool knows, as tables.
 
-Guarded by the pool's one lock. What only the supervisor and its staff change (failed starts and boots, ``breaking``)
-is written without it, by that one thread.
+Guarded by the pool's one lock. What the supervisor's thread alone reads and writes (failed starts and boots,
+``breaking``, ``measure_at``, a worker's limits) is written without it. ``places`` is written by callers, too: one
+number at a time, which is atomic (``room``).
 
 Invariants: ``waiting_count`` is the number of entries of ``waiting`` that are in state WAITING; a task is RUNNING if
 and only if exactly one worker has it; whoever is in ``idle`` and in state IDLE may be given a task.

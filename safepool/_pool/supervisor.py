@@ -363,8 +363,9 @@ class Supervisor:
 
     def _on_outcome(self, worker: Worker, task: Task, frame: Frame) -> None:
         largest = self._state.settings.max_worker_memory
-        if largest is not None and resident_size(worker.contained.pid) > largest:
-            worker.is_outgrown = True
+        if largest is not None:
+            with contextlib.suppress(OSError):  # no descriptor to look with: after the next task is soon enough
+                worker.is_outgrown = resident_size(worker.contained.pid) > largest
         is_quick = frame.kind is Kind.PLAIN_RESULT and not task.future.leftovers
         with self._lock:
             part(worker, task)
@@ -380,9 +381,9 @@ class Supervisor:
 
     def _deliver(self, worker: Worker, task: Task, frame: Frame) -> None:
         """In the delivery thread: rebuild what the worker sent."""
-        if self._state.settings.leftovers == "warn":
-            leftovers.warn(task)
         try:
+            if self._state.settings.leftovers == "warn":
+                leftovers.warn(task)
             settle = outcomes.rebuild(task, frame)
         finally:
             with self._lock:

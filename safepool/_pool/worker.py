@@ -82,7 +82,7 @@ class Worker:
     due: float | None = None  # when something must happen if nothing else does: deadline, end of a grace
     is_warned: bool = False  # its task has used up its soft timeout, and was told so
     grace: float = 0.0  # seconds between SIGTERM and its end
-    dump_limit: float = 0.0
+    dump_deadline: float = 0.0
     ended_at: float = 0.0
     runs: int = 0  # tasks given to it so far
     is_outgrown: bool = False  # it has become larger than a worker may be between two tasks

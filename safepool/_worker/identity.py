@@ -13,8 +13,8 @@ class ThisWorker:
 
     Attributes:
         id: A small number, from 0 on: no two workers of a pool that are alive at the same time have the same one, and
-            a fresh worker gets the smallest that is free. Below ``max_workers + spare_workers``, but while a worker
-            that was told to leave still runs its exit handlers.
+            a fresh worker gets the smallest that is free. Below ``max_workers + spare_workers``, but after ``resize``,
+            and for one that takes the place of a worker whose exit handlers still run.
         state: What initializer, tasks and finalizer like to keep, as attributes; it is there for as long as the worker
             is, and starts empty in the one that takes its place.
     """

@@ -54,6 +54,7 @@ class StartRecord:
 
     def warning(self) -> tuple[float, float] | None:
         """In the worker: return soft timeout and start of the task that began last, if that is the one warned of."""
-        if self._warned[0] != self._number[0]:
+        number = self._warned[0]
+        if not number or number != self._number[0]:  # 0 is the initializer, which nobody warns
             return None
         return self._limit[0], self._instant[0]

@@ -59,7 +59,7 @@ class _Server:
         self._pid = os.getpid()
         self._reducers = payload.NO_REDUCERS
         self._in_task = False
-        self._finalizer: bytes | None = None  # pickled
+        self._finalizer: payload.Call | None = None
         signal.signal(signal.SIGINT, self._on_interrupt)
         signal.signal(SOFT_TIMEOUT_SIGNAL, self._on_soft_timeout)
 
@@ -106,8 +106,8 @@ class _Server:
     def _finalize(self) -> None:
         """Run the finalizer, if there is one. What it raises is nobody's result."""
         if self._finalizer is not None:
+            fn, args = self._finalizer
             try:
-                fn, args = pickle.loads(self._finalizer)
                 fn(*args)
             except BaseException:
                 _log.critical("Exception in finalizer:", exc_info=True)
@@ -115,8 +115,8 @@ class _Server:
     def _run(self, frame: Frame) -> tuple[Kind, bytes]:
         try:
             try:
-                self._in_task = True
                 self._record.note(frame.task)
+                self._in_task = True
                 fn, args, kwargs = pickle.loads(frame.payload)
                 value = fn(*args, **kwargs)
                 answer = payload.dumps(value, self._reducers)
@@ -145,7 +145,8 @@ class _Server:
         """The host says that a task has run for its soft timeout; by now it may be over, and another one run."""
         warning = self._record.warning()
         if self._in_task and warning is not None:
-            from safepool.errors import SoftTimeoutError  # lazily: it is the standard library's pool that costs
+            # Lazily: with it comes the standard library's pool, 5 ms that most workers never need.
+            from safepool.errors import SoftTimeoutError
 
             limit, begun = warning
             raise SoftTimeoutError(timeout=limit, elapsed=time.monotonic() - begun)

@@ -96,25 +96,55 @@ def _hang(kind: str) -> None:
         subprocess.run(["sleep", "600"], check=True)
 
 
+def wait_for_child(folder: str) -> str:
+    """Tell the pid of a child, and wait for it until the soft timeout."""
+    try:
+        subprocess.run(["sh", "-c", 'echo $$ > "$1"; exec sleep 600', "sh", f"{folder}/arrived"], check=True)
+    except SoftTimeoutError:
+        return "warned"
+    raise AssertionError("the child ended by itself")
+
+
+def serve(folder: str) -> None:
+    """As an initializer: start a program that starts children, without end, and counts those that were killed."""
+    program = """
+import os, subprocess, sys
+killed = 0
+while True:
+    child = subprocess.Popen(["sleep", "0.02"], stdin=subprocess.DEVNULL)
+    killed += child.wait() != 0
+    with open(sys.argv[1] + ".new", "w") as file:
+        file.write(str(killed))
+    os.rename(sys.argv[1] + ".new", sys.argv[1])
+"""
+    left.append(subprocess.Popen([sys.executable, "-I", "-S", "-c", program, f"{folder}/killed"]))
+    while not Path(folder, "killed").exists():
+        pass
+
+
 def grow(mebibytes: int) -> int:
     """Take memory bit by bit, and hold it; return how much."""
-    held = []
-    for _ in range(mebibytes):
-        held.append(bytearray(b"x" * (1 << 20)))
-        time.sleep(0.002)  # not a wait for anything: a machine may write faster than ten looks a second can see
-    return len(held)
+    hoarded.extend(bytearray(b"x" * (1 << 20)) for _ in range(mebibytes))
+    return len(hoarded)
+
+
+def grow_and_stay(mebibytes: int) -> None:
+    """Take memory, and hold it until the end comes."""
+    held = grow(mebibytes)
+    time.sleep(600)
+    raise AssertionError(f"{held} MiB were held for so long")
 
 
 def grow_beneath(mebibytes: int) -> int:
     """Have a process in a session of its own take memory."""
-    program = f"from features import acts; acts.grow({mebibytes}); import time; time.sleep(600)"
+    program = f"from features import acts; acts.grow_and_stay({mebibytes})"
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
     command = [sys.executable, "-c", program]
     return subprocess.run(command, check=False, env=environment, start_new_session=True).returncode
 
 
-def share(mebibytes: int, children: int, seconds: float) -> int:
-    """Take memory, share it with forked children, and hold it for so long."""
+def share(folder: str, mebibytes: int, children: int) -> int:
+    """Take memory, share it with forked children, and hold it until the gate opens."""
     held = bytearray(b"x" * (mebibytes << 20))
     read, write = os.pipe()
     for _ in range(children):
@@ -122,11 +152,17 @@ def share(mebibytes: int, children: int, seconds: float) -> int:
             os.close(write)
             os.read(read, 1)  # until the parent lets go
             os._exit(0)
-    time.sleep(seconds)
+    pass_gate(folder, None)
     os.close(write)
     for _ in range(children):
         os.wait()
     return len(held)
+
+
+def let_go(mebibytes: int) -> int:
+    """Take memory, and let it go; return the worker's pid."""
+    assert bytearray(b"x" * (mebibytes << 20))
+    return os.getpid()
 
 
 def hoard(mebibytes: int) -> int:

@@ -23,6 +23,12 @@ def describe(number: int, *, scale: int = 1) -> tuple[int, str | None]:
     return number * scale, os.environ.get("SAFEPOOL_TEST_VARIABLE")
 
 
+@safepool.process(timeout=60)
+def repeat(*, task_timeout: str = "none") -> str:
+    """Have a keyword that the executor's own ``submit`` has, too."""
+    return task_timeout
+
+
 @safepool.process(timeout=0.5)
 def hang() -> None:
     calls.hang()

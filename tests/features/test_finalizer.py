@@ -180,6 +180,23 @@ def test_finalizer_may_be_given_what_only_workers_can_be_given(new_pool) -> None
     queue.close()
 
 
+def test_queue_that_initializer_and_finalizer_are_given_is_one(new_pool) -> None:
+    """Each would close the descriptors of the other's otherwise, when it lets it go."""
+    queue = multiprocessing.get_context("spawn").SimpleQueue()
+    pool = new_pool(
+        initializer=careers.put, initargs=(queue, "welcome"), finalizer=careers.put, finalargs=(queue, "farewell")
+    )
+    result_of(pool.submit(acts.square, 3))
+    pool.shutdown()
+
+    words = []
+    for _ in range(2):
+        assert queue._reader.poll(PATIENCE)
+        words.append(queue.get())
+    assert words == ["welcome", "farewell"]
+    queue.close()
+
+
 def test_finalizer_may_be_a_function_that_no_worker_can_import(new_pool, farewells: Path) -> None:
     path = str(farewells)
     pool = new_pool(finalizer=lambda word: careers.note_pid(path, word), finalargs=("left",))
@@ -229,11 +246,13 @@ def test_what_the_finalizer_raises_goes_to_the_standard_library_s_logger(new_poo
     assert (first, last) == ("Exception in finalizer:", "ValueError: farewell")
 
 
-def test_finalizer_whose_arguments_break_in_the_worker_harms_nobody(new_pool) -> None:
+def test_finalizer_whose_arguments_break_in_the_worker_keeps_it_from_starting(new_pool) -> None:
     pool = new_pool(finalizer=calls.square, finalargs=(calls.Brittle(),))
-    pid = result_of(pool.submit(acts.tell_pid))
-    pool.shutdown()
-    assert is_gone(pid)
+
+    error = error_of(pool.submit(acts.tell_pid))
+
+    assert isinstance(error, InitializerError)
+    assert isinstance(error.__cause__, ValueError)
 
 
 @pytest.mark.parametrize("deaf", [False, True])

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
 import signal
 import threading
 import warnings
+from pathlib import Path
 
 import pytest
 
 from contract.patience import error_of, eventually, is_gone, result_of
 from features import acts
 from safepool import LeftoverWarning
+from safepool._os import process_table
 from safepool._os.process_tree import TreeEnding
+from safepool._pool.worker import WorkerState
 
 EITHER = pytest.mark.parametrize("new_session", [False, True], ids=["same session", "own session"])
 
@@ -67,6 +71,17 @@ def test_what_the_initializer_has_started_is_spared(new_pool, gate) -> None:
     assert all(is_gone(resident) for resident in residents)
 
 
+def test_what_a_server_of_the_initializer_starts_is_spared_at_any_moment(new_pool, tmp_path: Path) -> None:
+    """A child that is younger than every list is there while leftovers are ended, again and again."""
+    pool = new_pool(leftovers="end", initializer=acts.serve, initargs=(str(tmp_path),))
+
+    futures = [pool.submit(acts.leave_behind, True) for _ in range(12)]
+
+    assert all(is_gone(result_of(future)) for future in futures)
+    assert {process.command for future in futures for process in future.leftovers} == {"sleep 900"}
+    assert (tmp_path / "killed").read_text() == "0"
+
+
 def test_task_that_leaves_nothing_is_told_nothing(new_pool) -> None:
     future = new_pool(leftovers="end").submit(acts.square, 3)
 
@@ -100,6 +115,42 @@ def test_warning_that_is_an_error_harms_nobody(new_pool, caplog: pytest.LogCaptu
     assert "sleep 900" in caplog.text
 
 
+def test_warning_that_cannot_be_shown_harms_nobody(new_pool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As in a daemon that has closed its standard error."""
+
+    def fail(*_: object, **__: object) -> None:
+        raise ValueError("I/O operation on closed file")
+
+    pool = new_pool(leftovers="warn")
+    with warnings.catch_warnings():
+        warnings.simplefilter("always")
+        monkeypatch.setattr(warnings, "showwarning", fail)
+        left = result_of(pool.submit(acts.leave_behind, True))
+
+    pool.shutdown()
+    assert is_gone(left)
+
+
+@pytest.mark.parametrize(
+    "option", [{"leftovers": "end"}, {"leftovers": "warn"}, {"max_worker_memory": "1GiB"}], ids=str
+)
+def test_host_without_descriptors_gets_its_results(new_pool, option, monkeypatch: pytest.MonkeyPatch) -> None:
+    pool = new_pool(**option)
+    worker = result_of(pool.submit(acts.tell_pid))
+
+    def fail(*_: object, **__: object) -> int:
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    monkeypatch.setattr(process_table.os, "open", fail)
+    try:
+        found = result_of(pool.submit(acts.tell_pid))
+    finally:
+        monkeypatch.undo()
+
+    assert found == worker
+    assert result_of(pool.submit(acts.square, 3)) == 9
+
+
 @pytest.mark.parametrize("fault", ["worker dies", "pool is killed"])
 def test_result_counts_whatever_happens_while_leftovers_are_ended(
     new_pool, monkeypatch: pytest.MonkeyPatch, fault
@@ -123,8 +174,11 @@ def test_result_counts_whatever_happens_while_leftovers_are_ended(
         eventually(lambda: is_gone(worker))
         go_on.set()
     else:
-        threading.Timer(0.2, go_on.set).start()  # the pool ends only when it may
-        pool.shutdown(kill=True)
+        (held,) = pool._pool._state.workers.values()
+        pool.shutdown(kill=True, wait=False)
+        eventually(lambda: held.state is WorkerState.ENDING)
+        go_on.set()
+        pool.shutdown()
 
     assert is_gone(result_of(future))
     if fault == "worker dies":

@@ -474,13 +474,13 @@ def test_handler_that_interrupts_one_with_a_place_waits_for_nobody(new_pool: New
 
     def be_interrupted_before(wish: Any) -> None:
         monkeypatch.setattr(pool._pool, "_tell", tell)
-        inner.append(pool.submit(acts.square, 2))
+        inner.extend(pool.submit(acts.square, number) for number in (2, 4))
         tell(wish)
 
     monkeypatch.setattr(pool._pool, "_tell", be_interrupted_before)
     outer = pool.submit(acts.square, 3)
     gate.let_through()
 
-    assert [result_of(outer), result_of(inner[0])] == [9, 4]
+    assert [result_of(future) for future in (outer, *inner)] == [9, 4, 16]
     result_of(running)
     assert pool._pool._state.places == set()

@@ -30,6 +30,10 @@ def test_call_takes_arguments_and_environment() -> None:
     assert result_of(decorated.describe(3, scale=2)) == (6, "set")
 
 
+def test_every_keyword_is_the_function_s() -> None:
+    assert result_of(decorated.repeat(task_timeout="mine")) == "mine"
+
+
 def test_decorated_function_keeps_its_name_and_its_function() -> None:
     assert decorated.describe.__name__ == "describe"
     assert decorated.describe.__doc__ is not None

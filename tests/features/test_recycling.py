@@ -25,7 +25,7 @@ def test_worker_that_lets_go_in_time_stays(new_pool) -> None:
     pool = new_pool(max_worker_memory=LIMIT)
     worker = result_of(pool.submit(acts.tell_pid))
 
-    assert result_of(pool.submit(acts.hoard, 1)) == worker
+    assert result_of(pool.submit(acts.let_go, 100)) == worker
     assert result_of(pool.submit(acts.tell_pid)) == worker
 
 

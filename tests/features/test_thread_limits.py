@@ -77,6 +77,7 @@ def test_bad_limit_is_refused_by_name(value) -> None:
         SafeProcessPoolExecutor(1, inner_max_num_threads=value)
 
 
+@pytest.mark.filterwarnings("ignore:Could not find the number of physical cores")  # loky's, where there is no lscpu
 def test_cpu_count_is_that_of_loky_and_of_the_default_pool(new_pool, monkeypatch) -> None:
     assert safepool.cpu_count() == loky.cpu_count() == new_pool(None)._max_workers
     assert 1 <= safepool.cpu_count(only_physical_cores=True) <= safepool.cpu_count()

@@ -56,7 +56,7 @@ def take_in_thread(room: Room, number: int, check_open: Callable[[], None] = is_
     def take() -> None:
         try:
             room.take(number, wait=True, check_open=check_open)
-            room.let_go()
+            room.let_go(number)
             outcome.append(number)
         except BaseException as error:
             outcome.append(error)
@@ -69,7 +69,7 @@ def take_in_thread(room: Room, number: int, check_open: Callable[[], None] = is_
 def take(room: Room, number: int) -> None:
     """Take a place, as a caller does who hands the task over."""
     room.take(number, wait=False, check_open=is_open)
-    room.let_go()
+    room.let_go(number)
 
 
 def taken_in_vain(room: Room, number: int) -> None:
@@ -327,7 +327,7 @@ def test_limit_holds_and_everybody_is_served_when_many_come_at_once() -> None:
         for _ in range(200):
             number = next(numbers)
             room.take(number, wait=True, check_open=is_open)
-            room.let_go()
+            room.let_go(number)
             with most:
                 seen.append(len(places))
                 served.append(number)
@@ -355,7 +355,9 @@ def test_holder_of_a_place_that_is_interrupted_gets_one_beyond_the_limit_and_nob
     places: set[int] = set()
     room = Room(places, 1)
     room.take(1, wait=True, check_open=is_open)
-    room.take(2, wait=True, check_open=is_open)  # as a signal handler, before the first was handed over
-    room.let_go()
-    assert places == {1, 2}
-    taken_in_vain(room, 3)
+    for number in (2, 3):  # as signal handlers, one after another, before the first was handed over
+        room.take(number, wait=True, check_open=is_open)
+        room.let_go(number)
+    assert places == {1, 2, 3}
+    room.let_go(1)
+    taken_in_vain(room, 4)

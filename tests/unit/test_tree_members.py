@@ -202,7 +202,3 @@ def test_descendants_are_found_in_whatever_order_they_are_listed() -> None:
 
 def test_descendants_of_nobody_are_nobody() -> None:
     assert with_descendants([], [row(2, 1)]) == set()
-
-
-def test_dead_descendant_is_none_but_the_given_ones_stay() -> None:
-    assert with_descendants({2, 7}, [row(2, 1, "Z"), row(3, 2, "Z"), row(4, 2)]) == {2, 4, 7}
