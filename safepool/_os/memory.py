@@ -11,7 +11,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable
 
-from safepool._os.process_table import list_rows, memory_share_of, resident_pages_of
+from safepool._os.process_table import have_one_memory, list_rows, memory_share_of, read_row, resident_pages_of
 from safepool._os.tree_members import TreeMembers
 
 __all__ = ["measure_trees", "resident_size"]
@@ -35,9 +35,22 @@ def measure_trees(trees: Iterable[tuple[TreeMembers, int]]) -> list[int]:
     return [_measure(members.find(rows), limit) for members, limit in trees]
 
 
-def _measure(pids: Iterable[int], limit: int) -> int:
+def _measure(pids: set[int], limit: int) -> int:
     size = sum(map(resident_size, pids))
-    return size if size <= limit else sum(map(_share_of, pids))
+    if size <= limit:
+        return size
+    # Twice: while one after another is read, what they share moves to those that are left when one of them ends.
+    return min(_share_of_all(pids), _share_of_all(pids))
+
+
+def _share_of_all(pids: set[int]) -> int:
+    return sum(_share_of(pid) for pid in pids if not _borrows_memory(pid, pids))
+
+
+def _borrows_memory(pid: int, pids: set[int]) -> bool:
+    """Return True between a vfork and the exec: the child shows its parent's memory as its own."""
+    row = read_row(pid)
+    return row is not None and row.parent in pids and have_one_memory(pid, row.parent)
 
 
 def _share_of(pid: int) -> int:

@@ -18,6 +18,7 @@ __all__ = [
     "ProcessRow",
     "command_of",
     "environment_of",
+    "have_one_memory",
     "is_alive",
     "list_pids",
     "list_rows",
@@ -28,6 +29,7 @@ __all__ = [
 ]
 
 _ABSENT = (FileNotFoundError, ProcessLookupError, PermissionError)
+_KCMP_VM = 1
 _STAT_SIZE = 1024  # the longest line is about 400 bytes; one read is one consistent snapshot of it
 
 
@@ -109,6 +111,19 @@ def memory_share_of(pid: int) -> int | None:
     lines = [line.split() for line in _read_all(f"/proc/{pid}/smaps_rollup").splitlines()]
     shares = [int(line[1]) for line in lines if line[0] in (b"Pss:", b"SwapPss:")]
     return sum(shares) * 1024 if shares else None
+
+
+def have_one_memory(pid: int, other: int) -> bool:
+    """Return True if two processes run in one address space (vfork, clone); False where the kernel does not tell.
+
+    Asked by kcmp(2), which has no number in the standard library.
+    """
+    number = {"x86_64": 312, "aarch64": 272, "riscv64": 272}.get(os.uname().machine)
+    if number is None:
+        return False
+    import ctypes  # lazily: only a task above its limit needs it
+
+    return bool(ctypes.CDLL(None).syscall(number, pid, other, _KCMP_VM, 0, 0) == 0)
 
 
 def _read(path: str, size: int) -> bytes:

@@ -13,21 +13,35 @@ __all__ = ["Wakeup"]
 
 
 class Wakeup:
-    """A descriptor that becomes readable when ``set`` is called, until ``clear`` is."""
+    """A descriptor that becomes readable when ``set`` is called, until ``clear`` is; there once it is asked for."""
 
     def __init__(self) -> None:
-        self.fd = -1
+        self._fd = -1
+        self._is_set = False
+        self._is_closed = False
         self._lock = threading.RLock()  # re-entrant, since a signal handler or a collection may strike inside ``set``
         self._owner = os.getpid()  # a forked child may have been born with the lock taken, and wakes nobody
-        self.fd = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
+
+    @property
+    def fd(self) -> int:
+        """The descriptor; -1 once closed.
+
+        Raises:
+            OSError: There is no room for one.
+        """
+        with self._lock:
+            if self._fd < 0 and not self._is_closed:
+                self._fd = os.eventfd(int(self._is_set), os.EFD_CLOEXEC | os.EFD_NONBLOCK)
+            return self._fd
 
     def set(self) -> None:
         """Wake the waiting thread, now or at its next wait. Does nothing once closed, or in a forked child."""
         if self._owner != os.getpid():
             return
         with self._lock, contextlib.suppress(OSError):  # the program has closed all descriptors: nobody can be woken
-            if self.fd >= 0:
-                os.eventfd_write(self.fd, 1)
+            self._is_set = True
+            if self._fd >= 0:
+                os.eventfd_write(self._fd, 1)
 
     def clear(self) -> None:
         """Take back every ``set`` so far."""
@@ -41,7 +55,8 @@ class Wakeup:
         if self._owner != os.getpid():
             return
         with self._lock:
-            fd, self.fd = self.fd, -1
+            self._is_closed = True
+            fd, self._fd = self._fd, -1
             if fd >= 0:
                 with contextlib.suppress(OSError):
                     os.close(fd)

@@ -7,6 +7,7 @@ at the first need; they end when told, after the last call.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import queue
 import threading
@@ -68,5 +69,6 @@ class Delivery:
             try:
                 call()
             except BaseException:
-                _log.exception("delivering an outcome failed")
+                with contextlib.suppress(BaseException):  # of the program's own log handler: there is more to deliver
+                    _log.exception("delivering an outcome failed")
             del call  # with it, the last reference to a result may go

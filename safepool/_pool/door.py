@@ -57,8 +57,8 @@ def check_seconds(name: str, value: float | None, *, allow_zero: bool = False) -
     except OverflowError:
         seconds = math.inf
     if not math.isfinite(seconds) or seconds < 0 or (seconds == 0 and not allow_zero):
-        wanted = "a finite number of seconds, zero or more" if allow_zero else "a finite number of seconds above zero"
-        raise ValueError(f"{name} must be {wanted} (None for no limit), not {value!r}")
+        wanted = "zero or more" if allow_zero else "above zero (None for no limit)"
+        raise ValueError(f"{name} must be a finite number of seconds, {wanted}, not {value!r}")
     return seconds
 
 

@@ -141,8 +141,7 @@ class Endings:
 
     def _runs_once_more(self, worker: Worker, task: Task) -> bool:
         """Decide whether the task goes back to the queue; with the pool's lock held."""
-        was_killed = self._state.kill_reason is not None and self._state.kill_at is None
-        if worker.is_unwanted or was_killed:
+        if worker.is_unwanted or self._state.is_killed:
             return False
         if worker.begun_at() is None and worker.verdict is None:  # sent, but never begun: the death is not its fault
             task.put_backs += 1

@@ -38,6 +38,7 @@ __all__ = [
     "line_of",
     "never_run",
     "not_started",
+    "notify_cancelled",
     "outgrown",
     "rebuild",
     "settle",
@@ -111,14 +112,23 @@ def begin(task: Task) -> bool:
         return True
     if future.done() and not future.cancelled():  # somebody has settled it in our place
         return False
-    return future.set_running_or_notify_cancel()
+    try:
+        return future.set_running_or_notify_cancel()
+    except RuntimeError:  # it was cancelled, and somebody has told its waiters in our place
+        return False
+
+
+def notify_cancelled(task: Task) -> None:
+    """Wake whoever waits for a cancelled future, unless somebody else has."""
+    with contextlib.suppress(RuntimeError):
+        task.future.set_running_or_notify_cancel()
 
 
 def cancel(task: Task, reason: str) -> None:
     """Cancel a task that has left the queue without having started, and wake whoever waits for it."""
     task.future._task = None
     if Future.cancel(task.future):
-        task.future.set_running_or_notify_cancel()
+        notify_cancelled(task)
     else:  # it counts as running, though it never began
         fail(task, lambda: TaskKilledError(task=task.describe(), pid=task.future.pid or 0, reason=reason))
 

@@ -116,10 +116,9 @@ class Pool:
         kill_at = None
         if kill or timeout is not None:
             kill_at = time.monotonic() + (0.0 if kill else timeout or 0.0)
-        if not self._is_needed:
-            self._wakeup.close()
-        else:
-            self._tell(partial(self._supervisor.close, cancel=cancel or kill, kill_at=kill_at, reason=reason))
+        # Told in any case: a ``submit`` that has passed its check may still start the supervisor.
+        # (``test_shutdown_that_overtakes_the_first_submit_ends_the_pool_after_its_task``)
+        self._tell(partial(self._supervisor.close, cancel=cancel or kill, kill_at=kill_at, reason=reason))
 
     def abandon(self) -> None:
         """Take note that nobody can submit any more. Safe to call from a garbage collection anywhere."""
@@ -128,8 +127,10 @@ class Pool:
 
     def join(self) -> None:
         """Wait until the pool is closed, its work done and its workers gone."""
-        if self._owner != os.getpid() or not self._is_needed or self._thread is threading.current_thread():
+        if self._owner != os.getpid() or not self._is_needed:
             return
+        if threading.get_ident() in (self._thread and self._thread.ident, self._delivery.thread_id):
+            return  # what is waited for waits for this thread
         self._ensure_thread(surely=True)
         self._is_over.wait()
         if self._thread is not None:
@@ -227,6 +228,7 @@ class Pool:
         disorder. (``test_interrupt_while_the_supervisor_is_started_leaves_by_itself``)
         """
         if self._thread is None and (surely or not self._is_started):
+            _ = self._wakeup.fd  # here, where want of descriptors is the caller's error
             self._is_needed = True
             _open_pools.add(self)
             _thread.start_new_thread(self._bring_up, ())

@@ -160,6 +160,11 @@ class PoolState:
         limit = self.settings.max_tasks_per_child
         return worker.is_outgrown or (limit is not None and worker.runs >= limit)
 
+    @property
+    def is_killed(self) -> bool:
+        """True once everything was ended on request: nothing is to be begun any more."""
+        return self.kill_reason is not None and self.kill_at is None
+
     def surplus(self) -> int:
         """Return how many workers nobody needs."""
         return max(0, self._staying() - self._wanted())

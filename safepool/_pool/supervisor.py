@@ -65,7 +65,7 @@ class Supervisor:
         self._delivery = delivery
         self.staff = staff
         self._room = room
-        self._watch = Watch(wakeup.fd, self._on_wakeup)
+        self._watch = Watch()
         self._endings = Endings(state, lock, self._watch, delivery, staff, self._on_swept)
         self._limits = Limits(state, lock, self._watch, self._read)
         self.is_finished = False
@@ -75,12 +75,14 @@ class Supervisor:
     def take_in(self, task: Task) -> None:
         """A call was submitted."""
         with self._lock:
-            if self._state.broken is None:
+            broken, killed = self._state.broken, self._state.is_killed
+            if broken is None and not killed:
                 self._state.enqueue(task)
                 return
-            broken = self._state.broken
             self._state.places.discard(task.number)
-        if outcomes.begin(task):
+        if broken is None:  # a submit that was overtaken by the end of the pool
+            self._delivery.put(partial(outcomes.cancel, task, self._state.kill_reason or "shutdown"))
+        elif outcomes.begin(task):
             self._fail(task, lambda _task: outcomes.copy_of(broken))
 
     def forget(self, task: Task) -> None:
@@ -89,7 +91,7 @@ class Supervisor:
             was_waiting = self._state.discard_waiting(task)
         if was_waiting:
             task.future._task = None
-            task.future.set_running_or_notify_cancel()
+            outcomes.notify_cancelled(task)
 
     def kill(self, task: Task, reason: str) -> None:
         """A task is to be ended, if it still runs."""
@@ -139,10 +141,12 @@ class Supervisor:
     def run(self) -> None:
         """Supervise until the pool is closed and nothing is left."""
         try:
+            self._watch.wakeup(self._wakeup.fd, self._on_wakeup)
             while not self.is_finished:
                 self._turn()
         except BaseException as error:  # a defect of ours: nobody may wait for ever because of it
-            _log.critical("the supervisor of a pool failed", exc_info=True)
+            with contextlib.suppress(BaseException):  # of the program's own handler
+                _log.critical("the supervisor of a pool failed", exc_info=True)
             self._give_up(error)
         finally:
             self._watch.close()
@@ -192,7 +196,8 @@ class Supervisor:
                 self._state.idle.append(worker)
                 return
             self._assign(worker, task)
-        if not worker.channel.send(Kind.RUN, task.number, task.payload):
+        kind = Kind.RUN_WITHIN_LIMITS if task.terms.has_limits else Kind.RUN
+        if not worker.channel.send(kind, task.number, task.payload):
             self._watch_channel(worker)
 
     def _assign(self, worker: Worker, task: Task) -> None:

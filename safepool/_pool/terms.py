@@ -24,3 +24,8 @@ class Terms:
     priority: int = 0
     soft_timeout: float | None = None
     memory_limit: int | None = None
+
+    @property
+    def has_limits(self) -> bool:
+        """True if the worker may be signalled while the task runs."""
+        return self.timeout is not None or self.soft_timeout is not None or self.memory_limit is not None

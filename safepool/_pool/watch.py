@@ -22,10 +22,13 @@ OnEvent = Callable[[int], None]
 class Watch:
     """A selector that knows which of its descriptors belong to which worker."""
 
-    def __init__(self, wakeup_fd: int, on_wakeup: OnEvent) -> None:
+    def __init__(self) -> None:
         self._selector = selectors.PollSelector()
-        self._selector.register(wakeup_fd, selectors.EVENT_READ, on_wakeup)
         self._janitor_fd = -1
+
+    def wakeup(self, fd: int, on_wakeup: OnEvent) -> None:
+        """Watch what callers wake the supervisor by."""
+        self._selector.register(fd, selectors.EVENT_READ, on_wakeup)
 
     def wait(self, seconds: float | None) -> list[tuple[OnEvent, int]]:
         """Wait for events, or for so many seconds; return what is to be called, and with what."""

@@ -16,19 +16,21 @@ from typing import NoReturn
 
 from safepool._os import lifeline
 
-__all__ = ["SOFT_TIMEOUT_SIGNAL", "STACK_SIGNAL", "main"]
+__all__ = ["SOFT_TIMEOUT_SIGNAL", "STACK_SIGNAL", "heed_host", "main"]
 
 STACK_SIGNAL = signal.SIGRTMAX - 7  # near the end of the range that nothing claims; glibc takes from its beginning
 SOFT_TIMEOUT_SIGNAL = signal.SIGRTMAX - 6
+
+_switch_fd = -1
 
 
 def main(lifeline_fd: int, switch_fd: int, program_fd: int, tracker_fd: int) -> NoReturn:
     """Run the program that the host wrote into ``program_fd``; never returns."""
     lifeline.adopt_lifeline(lifeline_fd)
     lifeline.adopt_switch(switch_fd)
-    # A host that blocks signals in the thread that makes a pool hands its mask down.
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, {STACK_SIGNAL, SOFT_TIMEOUT_SIGNAL})
-    faulthandler.register(STACK_SIGNAL, file=switch_fd, all_threads=True)
+    global _switch_fd
+    _switch_fd = switch_fd
+    heed_host()
     os.register_at_fork(after_in_child=_forget_stacks)
     os.set_inheritable(program_fd, False)
 
@@ -36,6 +38,17 @@ def main(lifeline_fd: int, switch_fd: int, program_fd: int, tracker_fd: int) -> 
 
     resource_tracker._resource_tracker._fd = tracker_fd  # type: ignore[attr-defined]  # as spawn_main does
     sys.exit(spawn._main(program_fd, lifeline_fd))  # the lifeline ends with the host
+
+
+def heed_host() -> None:
+    """Let the host's signals through.
+
+    The host may have handed down a mask that blocks them, and a task may have reset every signal there is: the next
+    one is to have its stacks and its soft timeout all the same.
+    """
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {STACK_SIGNAL, SOFT_TIMEOUT_SIGNAL})
+    faulthandler.unregister(STACK_SIGNAL)  # else ``register`` takes its own word for it that the handler is in place
+    faulthandler.register(STACK_SIGNAL, file=_switch_fd, all_threads=True)
 
 
 def _forget_stacks() -> None:

@@ -19,7 +19,7 @@ HEADER_SIZE = _HEADER.size
 
 
 class Kind(enum.IntEnum):
-    """What a frame says. To the worker: INITIALIZE, RUN, QUIT. To the host: the rest."""
+    """What a frame says. To the worker: INITIALIZE, RUN and its kin, QUIT. To the host: the rest."""
 
     INITIALIZE = 1
     RUN = 2
@@ -29,6 +29,7 @@ class Kind(enum.IntEnum):
     RESULT = 6  # payload: the value
     PLAIN_RESULT = 7  # the same, of a type whose unpickling runs no code of the user's
     RAISED = 8  # payload: the exception, as ``worker_main`` packs it
+    RUN_WITHIN_LIMITS = 9  # RUN, of a task that may have to be signalled
 
 
 class ForeignBytesError(Exception):

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import io
 import pickle
+import sys
 from collections.abc import Callable
 from multiprocessing.reduction import ForkingPickler
 from typing import Any
@@ -36,6 +37,8 @@ def dumps(value: object, reducers: Reducers = NO_REDUCERS) -> bytes:
     try:
         return _dumps_by_reference(value, reducers)
     except Exception as error:
+        if _is_soft_timeout(error):
+            raise
         try:
             return dumps_by_value(value, reducers)
         except Exception as by_value_error:
@@ -60,6 +63,11 @@ def one_line(error: BaseException) -> str:
         return f"{type(error).__name__}: {error}"
     except BaseException:  # user code
         return type(error).__name__
+
+
+def _is_soft_timeout(error: Exception) -> bool:
+    errors = sys.modules.get("safepool.errors")  # not loaded, not raised
+    return errors is not None and isinstance(error, errors.SoftTimeoutError)
 
 
 def _dumps_by_reference(value: object, reducers: Reducers) -> bytes:

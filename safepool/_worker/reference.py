@@ -18,6 +18,7 @@ class Undecorated:
         self._module = module
         self._name = name
         self._function: Callable[..., Any] | None = None
+        self.__qualname__ = name  # what messages call it by
 
     @classmethod
     def of(cls, decorated: Callable[..., Any]) -> Undecorated | None:
@@ -28,7 +29,7 @@ class Undecorated:
             found = getattr(found, part, None)
         return cls(module, name) if found is decorated else None
 
-    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+    def __call__(self, /, *args: Any, **kwargs: Any) -> Any:
         """Call the function itself."""
         if self._function is None:
             decorated = attrgetter(self._name)(importlib.import_module(self._module))

@@ -19,7 +19,7 @@ from types import FrameType
 
 from safepool._os.lifeline import close_in_forked_children
 from safepool._worker import identity, payload
-from safepool._worker.boot import SOFT_TIMEOUT_SIGNAL
+from safepool._worker.boot import SOFT_TIMEOUT_SIGNAL, heed_host
 from safepool._worker.framing import Frame, FrameReader, Kind, header
 from safepool._worker.record import StartRecord
 
@@ -79,6 +79,9 @@ class _Server:
             return False
         if frame.kind is Kind.INITIALIZE:
             return self._initialize(frame)
+        if frame.kind is Kind.RUN_WITHIN_LIMITS:
+            heed_host()
+            signal.signal(SOFT_TIMEOUT_SIGNAL, self._on_soft_timeout)
         kind, answer = self._run(frame)
         if os.getpid() != self._pid:
             os._exit(0)  # a child that the task forked has come back through it: the channel is its parent's
@@ -155,11 +158,14 @@ class _Server:
 def _describe(error: BaseException, reducers: payload.Reducers) -> bytes:
     """Pack an exception so that something of it arrives whatever its class does: itself, its name, its traceback."""
     inner = error.__traceback__.tb_next if error.__traceback__ else None  # without our own frame
-    text = "".join(traceback.format_exception(type(error), error, inner))
+    try:
+        text = "".join(traceback.format_exception(type(error), error, inner))
+    except BaseException:  # of its ``__str__``, or of what a traceback looks at
+        text = payload.one_line(error)
     try:
         itself = bytes(payload.dumps(error, reducers))
         reason = ""
-    except Exception as failure:  # its class defines how it is pickled, so anything may be raised
+    except BaseException as failure:  # its class defines how it is pickled, so anything may be raised
         itself = b""
         reason = f"pickling it raised {payload.one_line(failure)}"
     return payload.dumps((itself, reason, payload.one_line(error), text))

@@ -6,6 +6,8 @@ import contextlib
 import dataclasses
 import os
 import signal
+import subprocess
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -97,3 +99,100 @@ def refuse() -> NoReturn:
 
 def interrupt_me() -> None:
     os.kill(os.getpid(), signal.SIGINT)
+
+
+def reset_signals() -> int:
+    return _set_signals(signal.SIG_DFL)
+
+
+def ignore_signals() -> int:
+    return _set_signals(signal.SIG_IGN)
+
+
+def block_signals() -> int:
+    signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
+    return os.getpid()
+
+
+def _set_signals(handler: signal.Handlers) -> int:
+    for signum in signal.valid_signals():
+        with contextlib.suppress(OSError, ValueError):
+            signal.signal(signum, handler)
+    return os.getpid()
+
+
+class SlowToPickle:
+    """A result whose pickling takes its time."""
+
+    def __init__(self, seconds: float) -> None:
+        self._seconds = seconds
+
+    def __reduce__(self) -> tuple[type[float], tuple[float]]:
+        time.sleep(self._seconds)
+        return float, (self._seconds,)
+
+
+class IndescribableError(SyntaxError):
+    """What a traceback looks at is not what it expects."""
+
+
+class UnpicklableError(Exception):
+    """Ends whoever pickles it."""
+
+    def __init__(self, end: type[BaseException]) -> None:
+        super().__init__(end)
+        self._end = end
+
+    def __reduce__(self) -> NoReturn:
+        raise self._end
+
+
+def raise_indescribable(kind: str) -> NoReturn:
+    if kind == "text":
+        error = IndescribableError("bad text")
+        error.text = 5  # type: ignore[assignment]  # a program may assign anything
+        error.lineno = error.offset = 1
+        raise error
+    raise UnpicklableError(SystemExit if kind == "exit" else KeyboardInterrupt)
+
+
+def start_slowly(fifo: str, mebibytes: int) -> int:
+    """Hold memory while a program is started that cannot be executed before a second is over; return its status."""
+    held = bytearray(mebibytes << 20)
+    held[:: os.sysconf("SC_PAGE_SIZE")] = b"x" * len(range(0, len(held), os.sysconf("SC_PAGE_SIZE")))
+    os.mkfifo(fifo)
+    writer = subprocess.Popen(["sh", "-c", 'sleep 1; exec 3> "$1"', "sh", fifo])
+    opening = [(os.POSIX_SPAWN_OPEN, 0, fifo, os.O_RDONLY, 0)]
+    pid = os.posix_spawnp("true", ["true"], os.environ, file_actions=opening)
+    status = os.waitpid(pid, 0)[1]
+    writer.wait()
+    return status
+
+
+class HeldUp:
+    """An argument whose pickling tells that it has begun, and waits; travels as a number."""
+
+    def __init__(self, number: int) -> None:
+        self._number = number
+        self.arrived, self.go_on = threading.Event(), threading.Event()
+
+    def __reduce__(self) -> tuple[type[int], tuple[int]]:
+        self.arrived.set()
+        assert self.go_on.wait(60)
+        return int, (self._number,)
+
+
+on_rebuild: list[Callable[[], object]] = []  # in the host
+
+
+class CallsOnRebuild:
+    """A result that calls the host's function when it is rebuilt there."""
+
+    def __reduce__(self) -> tuple[Callable[[], CallsOnRebuild], tuple[()]]:
+        return _rebuild_and_call, ()
+
+
+def _rebuild_and_call() -> CallsOnRebuild:
+    for call in on_rebuild:
+        call()
+    return CallsOnRebuild()

@@ -302,6 +302,7 @@ def interrupt_at(step: int, function: Callable[..., object], act: Callable[[], o
         return trace
 
     before = sys.gettrace()
+    sys._getframe().f_trace_opcodes = True  # Python 3.12 asks for it once, when tracing begins
     sys.settrace(trace)
     try:
         function(*args)

@@ -39,6 +39,14 @@ def test_descriptor_is_readable_from_set_until_clear(wakeup: Wakeup) -> None:
     assert not is_readable(wakeup.fd)
 
 
+def test_set_before_there_is_a_descriptor_is_seen() -> None:
+    wakeup = Wakeup()
+    wakeup.set()
+    assert is_readable(wakeup.fd)
+    wakeup.close()
+    assert wakeup.fd == -1
+
+
 def test_one_clear_takes_back_any_number_of_sets(wakeup: Wakeup) -> None:
     for _ in range(1000):
         wakeup.set()
@@ -60,6 +68,8 @@ def test_set_beyond_what_the_kernel_counts_does_not_block_and_is_not_lost(wakeup
 
 def test_signal_handler_can_wake_the_thread_that_is_setting(wakeup: Wakeup, monkeypatch: pytest.MonkeyPatch) -> None:
     write = os.eventfd_write
+
+    assert wakeup.fd >= 0
 
     def interrupted(fd: int, value: int) -> None:
         monkeypatch.setattr(os, "eventfd_write", write)
@@ -114,7 +124,7 @@ def test_wake_up_that_finds_no_descriptor_fails_and_leaves_no_noise(monkeypatch:
     monkeypatch.setattr(sys, "unraisablehook", noise.append)
     monkeypatch.setattr(os, "eventfd", refuse)
     with pytest.raises(OSError, match="Too many open files"):
-        Wakeup()
+        assert Wakeup().fd
     gc.collect()
     assert [str(unraisable.exc_value) for unraisable in noise] == []
 
