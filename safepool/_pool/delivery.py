@@ -35,14 +35,14 @@ class Delivery:
 
     def _ensure_thread(self) -> None:
         if self._thread is None:
-            thread = threading.Thread(target=self._run, name=self._name, daemon=True)
+            thread = threading.Thread(target=self._run_as_thread, name=self._name, daemon=True)
             try:
                 thread.start()
             except RuntimeError:  # the interpreter is ending, or the system has no room: better here than never
                 self._queue.put(None)
                 self._run()
             else:
-                self._thread = thread
+                self._thread = thread  # it has said so itself, or is about to
 
     @property
     def thread_id(self) -> int | None:
@@ -63,6 +63,10 @@ class Delivery:
         """Wait for the thread's end; returns at once in the thread itself."""
         if self._thread is not None and self._thread is not threading.current_thread():
             self._thread.join()
+
+    def _run_as_thread(self) -> None:
+        self._thread = threading.current_thread()  # before the first call, which may ask who it is that runs it
+        self._run()
 
     def _run(self) -> None:
         while (call := self._queue.get()) is not None:
