@@ -131,7 +131,10 @@ class Pool:
             return
         if threading.get_ident() in (self._thread and self._thread.ident, self._delivery.thread_id):
             return  # what is waited for waits for this thread
-        self._ensure_thread(surely=True)
+        try:
+            self._ensure_thread()
+        except RuntimeError:  # Ctrl-C kept a caller from starting it, and now the interpreter ends: then here
+            self._run()
         self._is_over.wait()
         if self._thread is not None:
             self._thread.join()
@@ -219,15 +222,15 @@ class Pool:
         if sys.is_finalizing() or _exiting:
             raise RuntimeError("cannot schedule new futures after interpreter shutdown")
 
-    def _ensure_thread(self, *, surely: bool = False) -> None:
-        """Have a supervisor; ``surely``, for whoever is going to wait for it.
+    def _ensure_thread(self) -> None:
+        """Have a supervisor.
 
         1. A caller starts a thread. 2. Ctrl-C strikes before or after. 3. Nobody knows whether it will come up. So the
         next caller starts one more, and the first to come up is the supervisor. The caller itself makes one call into
         C, which is done or not: ``Thread.start`` waits for the thread, and Ctrl-C in that wait may leave its lock in
         disorder. (``test_interrupt_while_the_supervisor_is_started_leaves_by_itself``)
         """
-        if self._thread is None and (surely or not self._is_started):
+        if not self._is_started:
             _ = self._wakeup.fd  # here, where want of descriptors is the caller's error
             self._is_needed = True
             _open_pools.add(self)
@@ -238,7 +241,7 @@ class Pool:
         """In a bare thread, which Ctrl-C never strikes: start the one that supervises."""
         try:
             threading.Thread(target=self._run, name="safepool-supervisor", daemon=True).start()
-        except RuntimeError:  # no room for one more
+        except RuntimeError:  # there is no room for one more, or the interpreter is ending
             self._run()
 
     def _run(self) -> None:

@@ -78,8 +78,9 @@ if __name__ == "__main__":
     assert (done.stdout, done.returncode) == ("all served\n", 0), done.stderr
 
 
-@pytest.mark.parametrize("event", ["call", "return"])
-def test_interrupt_while_the_supervisor_is_started_leaves_by_itself(tmp_path: Path, event: str) -> None:
+@pytest.mark.parametrize("block", ["with SafeProcessPoolExecutor(1) as pool", "if pool := SafeProcessPoolExecutor(1)"])
+@pytest.mark.parametrize("event", ["call", "line", "return"])
+def test_interrupt_while_the_supervisor_is_started_leaves_by_itself(tmp_path: Path, event: str, block: str) -> None:
     """Neither the block nor the exit of the program waits for a thread that never came up, or complains of it."""
     program = """
 import sys
@@ -87,20 +88,20 @@ from safepool import SafeProcessPoolExecutor
 
 def interrupt_the_start(frame, event, arg):
     if frame.f_code.co_name == "_ensure_thread":
-        if event == EVENT:
+        if event == EVENT and (event != "line" or frame.f_locals["self"]._is_needed):
             sys.settrace(None)
             raise KeyboardInterrupt
         return interrupt_the_start
 
 if __name__ == "__main__":
     try:
-        with SafeProcessPoolExecutor(1) as pool:
+        BLOCK:
             sys.settrace(interrupt_the_start)
             pool.submit(abs, -1)
     except KeyboardInterrupt:
         print("interrupted")
 """
-    done = run_script(tmp_path / "program.py", program.replace("EVENT", repr(event)))
+    done = run_script(tmp_path / "program.py", program.replace("EVENT", repr(event)).replace("BLOCK", block))
 
     assert (done.stdout, done.stderr, done.returncode) == ("interrupted\n", "", 0)
 

@@ -55,6 +55,7 @@ def test_death_at_the_bottom_comes_up_as_its_error_and_ends_nobody_else(new_pool
     assert result_of(pool.submit(acts.tell_pid)) == pid
 
 
+@pytest.mark.torture
 def test_deadline_of_the_outermost_ends_all_levels(new_pool, gate) -> None:
     pool = new_pool()
     future = pool.submit(nests.hang_at_depth, gate.folder, DEPTH, task_timeout=SECONDS)
@@ -82,6 +83,7 @@ def test_kill_of_the_outermost_ends_all_levels(new_pool, gate) -> None:
     assert [pid for pid in everybody if not is_gone(pid)] == []
 
 
+@pytest.mark.torture
 def test_deadline_of_an_inner_level_ends_what_is_below_it_and_nothing_above(new_pool, gate) -> None:
     pool = new_pool()
     future = pool.submit(nests.limit_what_is_below, gate.folder, DEPTH - 1, SECONDS)
