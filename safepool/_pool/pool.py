@@ -136,7 +136,7 @@ class Pool:
         except RuntimeError:  # Ctrl-C kept a caller from starting it, and now the interpreter ends: then here
             self._run()
         self._is_over.wait()
-        if self._thread is not None:
+        if type(self._thread) is threading.Thread:  # a bare one, or this very one, cannot be joined
             self._thread.join()
         self._delivery.join()
         self._callbacks.join()
