@@ -25,6 +25,7 @@ _PIDFD_GET_INFO = 0xC040FF0B
 _INFO_SIZE = 64
 _INFO_EXIT = 1 << 3  # request and answer bit in the mask: the exit status is valid
 _STATUS_OFFSET = 60
+_MOST_ASKS = 100  # of about a microsecond each
 
 _SIGNAL_GROUP = 1 << 2  # PIDFD_SIGNAL_PROCESS_GROUP, Linux 6.9
 
@@ -93,13 +94,20 @@ def send_signal(pidfd: int, signum: int, *, group: bool = False) -> bool:
 
 
 def _exit_status_of_reaped(pidfd: int) -> int | None:
+    """Ask the pidfd.
+
+    1. Somebody else's wait takes the child: from here on ours fails. 2. The kernel writes the status down. So right
+    after the failure there may be none yet. (``test_status_that_is_written_down_a_moment_after_the_reaping_is_read``)
+    """
     request = struct.pack("=Q", _INFO_EXIT).ljust(_INFO_SIZE, b"\0")
-    try:
-        answer = fcntl.ioctl(pidfd, _PIDFD_GET_INFO, request)
-    except OSError:  # ENOTTY before Linux 6.13
-        return None
-    (mask,) = struct.unpack_from("=Q", answer)
-    if not mask & _INFO_EXIT:
-        return None
-    (status,) = struct.unpack_from("=i", answer, _STATUS_OFFSET)
-    return os.waitstatus_to_exitcode(status)
+    for _ in range(_MOST_ASKS):
+        try:
+            answer = fcntl.ioctl(pidfd, _PIDFD_GET_INFO, request)
+        except OSError:  # ENOTTY before Linux 6.13
+            return None
+        (mask,) = struct.unpack_from("=Q", answer)
+        if mask & _INFO_EXIT:
+            (status,) = struct.unpack_from("=i", answer, _STATUS_OFFSET)
+            return os.waitstatus_to_exitcode(status)
+        os.sched_yield()
+    return None  # never written down before Linux 6.15

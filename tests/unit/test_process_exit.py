@@ -145,6 +145,25 @@ def test_signal_to_a_process_that_is_gone_returns_false(brood: Brood, hold: Call
     assert not process_exit.send_signal(pidfd, signal.SIGKILL, group=group)
 
 
+@pytest.mark.skipif(not KERNEL_TELLS, reason="the kernel does not tell how a process ended that somebody else reaped")
+def test_status_that_is_written_down_a_moment_after_the_reaping_is_read(
+    brood: Brood, hold: Callable[[int], int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    process = brood.start(["sh", "-c", "read _; exit 7"], stdin=subprocess.PIPE)
+    pidfd = hold(process.pid)
+    process.communicate(timeout=30)
+    ioctl = process_exit.fcntl.ioctl
+    asked = []
+
+    def answer_late(fd: int, request: int, argument: bytes) -> bytes:
+        asked.append(fd)
+        return bytes(len(argument)) if len(asked) <= 3 else ioctl(fd, request, argument)
+
+    monkeypatch.setattr(process_exit.fcntl, "ioctl", answer_late)
+    assert process_exit.read_exit_status(pidfd) == 7
+    assert len(asked) == 4
+
+
 # --- in a host that makes waiting hard ---
 
 _HOST = """
