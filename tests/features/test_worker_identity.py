@@ -143,3 +143,16 @@ def test_pools_of_one_host_count_each_for_itself(new_pool) -> None:
     pools = [new_pool(), new_pool()]
     assert [result_of(pool.submit(careers.count)) for pool in pools] == [(0, 1), (0, 1)]
     assert len({result_of(pool.submit(os.getpid)) for pool in pools}) == 2
+
+
+def test_successor_that_starts_while_the_tree_before_it_is_ended_stays_below_the_bound(new_pool) -> None:
+    """A task waits behind each that is ended, so that the next worker is called for at once."""
+    pool = new_pool(1)
+
+    ids = []
+    for _ in range(4):
+        late = pool.submit(calls.hang, task_timeout=0.3)
+        ids.append(result_of(pool.submit(careers.tell_id)))
+        assert isinstance(error_of(late), TaskTimeoutError)
+
+    assert ids == [0] * 4
