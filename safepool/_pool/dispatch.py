@@ -17,13 +17,14 @@ __all__ = ["Action", "Do", "decide", "next_instant"]
 class Do(enum.Enum):
     """What can be done."""
 
-    GIVE = "give the next waiting task to an idle worker"
+    GIVE = "give waiting tasks to idle workers, and to busy ones ahead"
     START = "start one more worker"
     WARN = "its task has used up its soft timeout: tell it"
     CONDEMN = "its task is past its deadline: get its stacks"
     STOP = "send it SIGTERM, and wait for the grace"
     END = "end it with its tree"
     RETIRE = "tell it to leave"
+    RELIEVE = "take back what was sent ahead: others could run it"
     KEEP = "nothing to do, but it stays"
     MEASURE = "look at the memory of those whose tasks have a limit"
     KILL_ALL = "end every worker and cancel what waits"
@@ -47,7 +48,7 @@ def decide(state: PoolState, now: float) -> list[Action]:
     retiring = [action.worker for action in work if action.do is Do.RETIRE and action.worker]
     idle = [worker for worker in overdue if worker.state is WorkerState.IDLE and worker not in retiring]
     surplus = state.surplus() - sum(not state.is_worn(worker) for worker in retiring)
-    actions += _decide_idle(state, idle, surplus) + work
+    actions += _decide_idle(state, idle, surplus) + work + _decide_ahead(state, now)
     if state.measure_at is not None and now >= state.measure_at:
         actions.append(Action(Do.MEASURE))
     if (state.closing or state.abandoned) and not state.waiting_count and not state.workers:
@@ -58,6 +59,7 @@ def decide(state: PoolState, now: float) -> list[Action]:
 def next_instant(state: PoolState) -> float | None:
     """Return when ``decide`` must be asked again even if nothing happens, or None for never."""
     instants = [worker.due for worker in state.workers.values() if worker.due is not None]
+    instants += [worker.stuck_at for worker in state.workers.values() if worker.stuck_at is not None]
     instants += [instant for instant in (state.kill_at, state.measure_at) if instant is not None]
     if state.failed_starts and state.to_start():
         instants.append(state.start_at)
@@ -95,7 +97,9 @@ def _decide_work(state: PoolState, now: float) -> list[Action]:
     dismissed = _dismissed(state, starting)
     leaving = [worker for worker in idle if state.is_worn(worker) or worker in dismissed]
     room = state.max_workers - state.running()
-    actions = [Action(Do.GIVE)] * max(0, min(state.waiting_count, len(idle) - len(leaving), room))
+    actions = []
+    if state.waiting_count and (min(len(idle) - len(leaving), room) > 0 or _has_room_ahead(state)):
+        actions.append(Action(Do.GIVE))
     if now >= state.start_at:
         actions += [Action(Do.START)] * state.to_start()
     leaving += [worker for worker in starting if worker in dismissed]
@@ -103,6 +107,19 @@ def _decide_work(state: PoolState, now: float) -> list[Action]:
         leaving = idle + starting
     actions += [Action(Do.RETIRE, worker) for worker in leaving if not worker.undelivered]
     return actions
+
+
+def _has_room_ahead(state: PoolState) -> bool:
+    return not state.to_start() and any(state.room_ahead(worker) > 0 for worker in state.workers.values())
+
+
+def _decide_ahead(state: PoolState, now: float) -> list[Action]:
+    """Return whose tasks ahead are to be taken back: those of workers that are stuck, or some for one that is idle."""
+    stuck = [worker for worker in state.workers.values() if worker.stuck_at is not None and worker.stuck_at <= now]
+    loaded = state.ahead_of_idle()
+    if loaded is not None and loaded not in stuck:
+        stuck.append(loaded)
+    return [Action(Do.RELIEVE, worker) for worker in stuck]
 
 
 def _dismissed(state: PoolState, starting: list[Worker]) -> list[Worker]:

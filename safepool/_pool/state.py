@@ -5,20 +5,29 @@ Guarded by the pool's one lock. What the supervisor's thread alone reads and wri
 number at a time, which is atomic (``room``).
 
 Invariants: ``waiting_count`` is the number of entries of ``waiting`` that are in state WAITING; a task is RUNNING if
-and only if exactly one worker has it; whoever is in ``idle`` and in state IDLE may be given a task.
+and only if it is the ``task`` of exactly one worker, and SENT if it is ``ahead`` of one; whoever is in ``idle`` and in
+state IDLE may be given a task.
 """
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, field
+from operator import itemgetter
 
 from safepool._pool.lanes import Lanes
 from safepool._pool.task import Task, TaskState
 from safepool._pool.worker import OCCUPYING, RUNNING, Worker, WorkerState
+from safepool._worker.calls import Parts
 
-__all__ = ["PoolState", "Settings"]
+__all__ = ["STUCK", "PoolState", "Settings"]
+
+_AHEAD = 0.005  # seconds of work that a worker has in hand at most, by what its tasks took lately
+_MOST_AHEAD = 1000  # tasks
+STUCK = 0.005  # seconds without an answer after which what lies behind a worker's task is taken back
+_LITTLE = 0.0002  # seconds of work; taking it back would cost as much
 
 
 @dataclass(frozen=True)
@@ -38,7 +47,12 @@ class Settings:
     environment: dict[str, str]
     outfit: bytes  # pickled: reducers of results, initializer, finalizer; empty for none of them
     inherited_fds: tuple[int, ...]
-    dumps: Callable[[object], bytes]  # by reference, or by value where workers cannot import ``__main__``
+    dumps: Callable[[Parts], tuple[bytes, bool]]  # of calls, as ``CallPickler`` does
+
+    @property
+    def sends_ahead(self) -> bool:
+        """True if a worker may go on to its next task without being looked at in between."""
+        return self.leftovers == "keep" and self.max_worker_memory is None
 
 
 @dataclass
@@ -80,7 +94,6 @@ class PoolState:
             task = self.waiting.popleft()
             if task.state is TaskState.WAITING:
                 self.waiting_count -= 1
-                self.places.discard(task.number)
                 return task
         return None
 
@@ -105,6 +118,7 @@ class PoolState:
         while (task := self.take_waiting()) is not None:
             if task not in spared:
                 task.state = TaskState.SETTLED
+                self.places.discard(task.number)
                 cancelled.append(task)
         for task in spared:
             self.enqueue(task)
@@ -119,6 +133,39 @@ class PoolState:
             if worker.state is WorkerState.IDLE and not self.is_worn(worker):
                 return worker
         return None
+
+    def rest(self, worker: Worker) -> None:
+        """Have a worker be idle that has nothing to do any more."""
+        worker.move(WorkerState.IDLE, self.idle_until())
+        worker.stuck_at = None
+        self.idle.append(worker)
+
+    def idle_until(self) -> float | None:
+        """Return when a worker that is idle from now on has been so for long enough."""
+        limit = self.settings.idle_timeout
+        return None if limit is None else time.monotonic() + limit
+
+    def room_ahead(self, worker: Worker) -> int:
+        """Return how many tasks more may be sent ahead to a busy worker, so that it never waits for one.
+
+        As many as it does in a few milliseconds, and towards the end of the queue its share of what is left: so all
+        workers come to an end together.
+        """
+        if worker.state is not WorkerState.BUSY or worker.is_stuck or worker.pace is None:
+            return 0
+        most = min(_MOST_AHEAD, int(_AHEAD / max(worker.pace, 1e-6)))
+        if self.settings.max_tasks_per_child is not None:
+            most = min(most, self.settings.max_tasks_per_child - worker.runs + len(worker.ahead))
+        share = max(1, self.waiting_count // (2 * self.max_workers))
+        return min(most - len(worker.ahead), share) if 2 * len(worker.ahead) <= most else 0
+
+    def ahead_of_idle(self) -> Worker | None:
+        """Return whom an idle worker should relieve of its tasks ahead, if there are enough to be worth it."""
+        if self.waiting_count or not self.idle or self.running() >= self.max_workers:
+            return None
+        loads = ((len(worker.ahead) * (worker.pace or 0.0), worker) for worker in self.workers.values() if worker.ahead)
+        load, worker = max(loads, key=itemgetter(0), default=(0.0, None))
+        return worker if load > _LITTLE else None
 
     def drop_idle(self, worker: Worker) -> None:
         """Take a worker that is not to be given anything any more from the idle ones, if it is there."""
