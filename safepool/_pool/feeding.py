@@ -54,9 +54,11 @@ class Feeding:
         """Give waiting tasks to idle workers, and those that are left to busy ones, ahead."""
         orders: dict[Worker, list[Task]] = {}
         with self._lock:
-            while self._state.waiting_count and self._give_one(orders):
-                pass
-            if self._state.waiting_count and not self._state.to_start():
+            count = self._state.headcount()
+            for _ in range(self._state.max_workers - count.running):
+                if not self._state.waiting_count or not self._give_one(orders):
+                    break
+            if self._state.waiting_count and self._state.settings.sends_ahead and not self._state.to_start():
                 self._give_ahead(orders)
         for worker, tasks in orders.items():
             self._send(worker, tasks)
@@ -73,6 +75,8 @@ class Feeding:
             taken = [task for task in worker.sent() if task.number in numbers]
             for task in reversed(taken):
                 self._put_back(worker, task)
+            if not worker.ahead:
+                worker.stuck_at = None
             if worker.task is None and worker.state is WorkerState.BUSY:
                 self._state.rest(worker)
             broken = self._state.broken

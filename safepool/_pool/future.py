@@ -72,8 +72,7 @@ class SafeFuture(Future[T]):
     _waiters = _Lazy(list)
     _done_callbacks = _Lazy(list)
 
-    def __init__(self) -> None:
-        """Make nothing: everything has its value already, or comes when it is asked for."""
+    __init__ = object.__init__  # everything has its value already, or comes when it is asked for
 
     @property
     def attempts(self) -> int:

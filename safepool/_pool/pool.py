@@ -78,8 +78,9 @@ class Pool:
 
         Where the pending tasks are limited, this waits for room, or raises ``QueueFullError``.
         """
-        self._check_owner()
-        self._check_open()
+        if self._is_closing or _exiting or self._state.broken is not None or self._owner != os.getpid():
+            self._check_owner()
+            self._check_open()
         future: SafeFuture[Any] = SafeFuture()
         call = fn, args, kwargs
         try:
@@ -95,7 +96,8 @@ class Pool:
         return future
 
     def _hand_over(self, task: Task) -> None:
-        self._ensure_thread()
+        if not self._is_started:
+            self._ensure_thread()
         self._inbox.append(task)
         if self._supervisor.is_waiting:
             self._wakeup.set()

@@ -13,7 +13,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
-import selectors
+import select
 import threading
 import time
 from collections import deque
@@ -31,7 +31,7 @@ from safepool._pool.feeding import Feeding
 from safepool._pool.limits import Limits
 from safepool._pool.room import Room
 from safepool._pool.staff import Staff
-from safepool._pool.state import PoolState
+from safepool._pool.state import STUCK, PoolState
 from safepool._pool.task import Task, TaskState
 from safepool._pool.watch import Watch
 from safepool._pool.worker import Worker, WorkerState
@@ -42,6 +42,7 @@ __all__ = ["Supervisor"]
 
 _log = logging.getLogger("safepool")
 
+_STARVED = 0.05  # seconds; a worker that has not begun by then, though it could, is stopped rather than slow
 _DYING = 0.02  # seconds between the end of a dying process's channel and its death; microseconds as a rule
 
 
@@ -76,18 +77,19 @@ class Supervisor:
 
     # --- what callers wish, read from the inbox ---
 
-    def _take_in(self, task: Task) -> None:
-        """A call was submitted."""
+    def _take_in(self, tasks: list[Task]) -> None:
+        """Calls were submitted."""
         with self._lock:
             broken, killed = self._state.broken, self._state.is_killed
             if broken is None and not killed:
-                self._state.enqueue(task)
+                self._state.enqueue(*tasks)
                 return
-            self._state.places.discard(task.number)
-        if broken is None:  # a submit that was overtaken by the end of the pool
-            self._delivery.put(partial(outcomes.cancel, task, self._state.kill_reason or "shutdown"))
-        elif outcomes.begin(task):
-            self._fail(task, lambda _task: outcomes.copy_of(broken))
+            self._state.places.difference_update(task.number for task in tasks)
+        for task in tasks:
+            if broken is None:  # a submit that was overtaken by the end of the pool
+                self._delivery.put(partial(outcomes.cancel, task, self._state.kill_reason or "shutdown"))
+            elif outcomes.begin(task):
+                self._fail(task, lambda _task: outcomes.copy_of(broken))
 
     def forget(self, task: Task) -> None:
         """A future was cancelled; if its task has been given to nobody, its waiters are to be woken."""
@@ -151,15 +153,19 @@ class Supervisor:
             self._state.max_workers = max_workers
 
     def _read_inbox(self) -> None:
-        while True:
-            try:
-                wish = self._inbox.popleft()
-            except IndexError:
-                return
-            if type(wish) is Task:
-                self._take_in(wish)
-            else:
-                wish()  # type: ignore[operator]  # it is no task
+        """Do what was wished, in its order; tasks that come one after the other are taken in together."""
+        tasks: list[Task] = []
+        while self._inbox:
+            wish = self._inbox.popleft()
+            if isinstance(wish, Task):
+                tasks.append(wish)
+                continue
+            if tasks:
+                self._take_in(tasks)
+                tasks = []
+            wish()
+        if tasks:
+            self._take_in(tasks)
 
     # --- the thread ---
 
@@ -194,11 +200,13 @@ class Supervisor:
             self._room.open()
         began = time.monotonic()
         wait = None if planned is None else max(0.0, planned - began)
-        if actions:
+        if any(action.do is not Do.GIVE for action in actions):
             wait = 0.0  # what was done may call for more
-        self._limits.before_wait()
-        events = self._wait(wait)
-        if planned is not None:
+        if planned is None:
+            events = self._wait(wait)
+        else:
+            self._limits.before_wait()
+            events = self._wait(wait)
             self._limits.after_wait(max(planned, began))
         for on_event, mask in events:
             on_event(mask)
@@ -278,11 +286,11 @@ class Supervisor:
     def _on_channel(self, worker: Worker, mask: int) -> None:
         if worker.state is WorkerState.ENDING:
             return
-        if mask & selectors.EVENT_WRITE:
+        if mask & ~select.POLLIN:
             if worker.channel.flush():
                 self._watch_channel(worker)
             worker.handed = time.monotonic()
-        if mask & selectors.EVENT_READ:
+        if mask & ~select.POLLOUT:
             self._read(worker)
 
     def _read(self, worker: Worker) -> None:
@@ -370,9 +378,17 @@ class Supervisor:
                 self._take_back(worker)
 
     def _relieve(self, worker: Worker) -> None:
-        """What was sent ahead to it could be run by others."""
-        worker.is_stuck = worker.stuck_at is not None and worker.stuck_at <= time.monotonic()
-        worker.stuck_at = None
+        """What was sent ahead to it could be run by others: by one that is idle, or because its own task is long.
+
+        Where no answer has come for a while, it may also be that nobody has looked, or that the machine is busy.
+        """
+        now = time.monotonic()
+        if worker.stuck_at is not None and worker.stuck_at <= now:
+            begun = worker.begun_at()
+            worker.stuck_at = now + STUCK
+            worker.is_stuck = now - (worker.handed + _STARVED if begun is None else begun) >= STUCK
+            if not worker.is_stuck:
+                return
         self._take_back(worker)
 
     # --- the end of it all ---

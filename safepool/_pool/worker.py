@@ -50,7 +50,6 @@ _MOVES = {
 _LONG = 0.01  # seconds; what takes longer is never sent ahead anyway
 _NEWEST = 1 / 8  # the weight of the last task in the pace
 RUNNING = frozenset({_S.BUSY, _S.SWEEPING, _S.DUMPING, _S.STOPPING})
-OCCUPYING = RUNNING | {_S.STARTING, _S.IDLE}
 
 
 @dataclass(frozen=True)

@@ -93,7 +93,7 @@ class FrameReader:
                 self._needed = HEADER_SIZE + size
                 break
             position = start + size
-            frames.append(Frame(_KINDS[kind], task, piece[start:position], begun, elapsed))
+            frames.append(_new(Frame, (_KINDS[kind], task, piece[start:position], begun, elapsed)))
         if position < end:
             self._torn += piece[position:]
             if not _CHECKED.startswith(piece[position : position + len(_CHECKED)]):
@@ -101,6 +101,7 @@ class FrameReader:
         return frames
 
 
+_new = tuple.__new__  # what NamedTuple's own does after a call in Python
 _KINDS = {int(kind): kind for kind in Kind}
 
 
