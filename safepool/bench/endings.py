@@ -1,6 +1,7 @@
 """How long until processes are really gone? Hosts and their tasks are watched from a process that is neither.
 
-What a function here measures happens in a host of its own, which it starts: ``host_...`` are what those run.
+What a function here measures happens in a host of its own, which it starts: ``host_...`` are what those run. Whoever is
+still alive after ``patience`` seconds counts as left behind.
 """
 
 from __future__ import annotations
@@ -32,10 +33,9 @@ __all__ = [
 Values = dict[str, float]
 
 _UP = 30.0  # seconds for a host to have its tasks running
-_GONE = 5.0  # seconds after which whoever is alive counts as left behind
 
 
-def host_killed(peer: Peer, workers: int, hosted: int, children: int, trials: int) -> Values:
+def host_killed(peer: Peer, workers: int, hosted: int, children: int, trials: int, patience: float) -> Values:
     """SIGKILL to a host whose workers are busy and have children: when is the last of them gone, and how many never?"""
     taken, left = [], []
     for _ in range(trials):
@@ -44,12 +44,12 @@ def host_killed(peer: Peer, workers: int, hosted: int, children: int, trials: in
             with Watch(pids) as watch:
                 killed_at = time.monotonic()
                 host.kill()
-                left.append(len(watch.wait(_GONE)))
+                left.append(len(watch.wait(patience)))
                 taken.append((max(watch.gone_at.values(), default=killed_at) - killed_at) * 1e3)
     return _verdict(taken, left)
 
 
-def tree_ended(peer: Peer, workers: int, branches: int, leaves: int, trials: int) -> Values:
+def tree_ended(peer: Peer, workers: int, branches: int, leaves: int, trials: int, patience: float) -> Values:
     """A running task is ended that has started a tree of processes: when is the last of them gone?"""
     if not peer.has_kill:
         raise Lacks("an end for a running task")
@@ -60,12 +60,12 @@ def tree_ended(peer: Peer, workers: int, branches: int, leaves: int, trials: int
             with Watch(map(int, pids)) as watch:
                 reports.open_gate()
                 ((killed_at,),) = reports.lines(1, _UP)
-                left.append(len(watch.wait(_GONE)))
+                left.append(len(watch.wait(patience)))
                 taken.append((max(watch.gone_at.values(), default=killed_at) - killed_at) * 1e3)
     return _verdict(taken, left)
 
 
-def deadline_overshoot(peer: Peer, workers: int, timeout: float, trials: int) -> Values:
+def deadline_overshoot(peer: Peer, workers: int, timeout: float, trials: int, patience: float) -> Values:
     """A task hangs: how long after its time is up is its process gone?"""
     if not peer.has_timeout:
         raise Lacks("a timeout that ends a task")
@@ -74,7 +74,7 @@ def deadline_overshoot(peer: Peer, workers: int, timeout: float, trials: int) ->
         for _ in range(trials):
             ((pid, started),) = reports.lines(1, _UP)
             with Watch([int(pid)]) as watch:
-                left.append(len(watch.wait(timeout + _GONE)))
+                left.append(len(watch.wait(timeout + patience)))
                 gone.append((watch.gone_at.get(int(pid), 0.0) - started - timeout) * 1e3)
             ((told_at,),) = reports.lines(1, _UP)
             told.append((told_at - started - timeout) * 1e3)

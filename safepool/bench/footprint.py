@@ -54,13 +54,13 @@ def queue_memory(peer: Peer, workers: int, count: int) -> Values:
         return {"task": grown / len(waiting)}
 
 
-def idle_switches(peer: Peer, workers: int, seconds: float) -> Values:
+def idle_switches(peer: Peer, workers: int, settle: float, seconds: float) -> Values:
     """How often the threads of a pool with nothing to do wake up and go to sleep again, host included."""
     peer.open(workers)
     peer.warm_up()
     marker = my_marker()
     mine = f"/proc/{os.getpid()}/task/{threading.get_native_id()}"  # which waits here, and is not the pool's
-    _pass_time(1.0)  # what the last task has stirred up settles
+    _pass_time(settle)  # what the last task has stirred up
     pids = members(marker)
     before = voluntary_switches(pids, [mine])
     _pass_time(seconds)
