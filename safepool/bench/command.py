@@ -5,9 +5,13 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import signal
 import sys
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from safepool.bench.run import Results
 
 __all__ = ["add_arguments", "main"]
 
@@ -26,32 +30,52 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--markdown", metavar="FILE", help="write the tables (default: to standard output)")
     parser.add_argument("--plot", metavar="FILE", help="write an SVG")
     parser.add_argument("--write", metavar="FILE", help="renew the figures in a document, and the SVG beside it")
+    parser.add_argument("--show", metavar="FILE", help="measure nothing: take the figures that --json has written")
     parser.add_argument("--list", action="store_true", help="show the cases and pools, and measure nothing")
 
 
 def main(options: argparse.Namespace, refuse: Callable[[str], Any]) -> int:
     """Do what the options say; ``refuse`` is called with what is wrong with them, and does not return."""
+    from safepool.bench.cases import CASES
+    from safepool.bench.peers import installed
+
+    if options.list:
+        sys.stdout.write(f"cases: {', '.join(CASES)}\npools: {', '.join(installed())}\n")
+        return 0
+    _check_files(options, refuse)
+    _write(_read(options.show, refuse) if options.show else _measure(options, refuse), options)
+    return 0
+
+
+def _measure(options: argparse.Namespace, refuse: Callable[[str], Any]) -> Results:
+    """Make the measurements that the options ask for; a SIGTERM ends them as Ctrl-C does."""
     from safepool._pool.cpus import cpu_count
     from safepool.bench.cases import CASES
     from safepool.bench.peers import PEERS, installed
     from safepool.bench.run import Plan, run
 
-    if options.list:
-        sys.stdout.write(f"cases: {', '.join(CASES)}\npools: {', '.join(installed())}\n")
-        return 0
     cases = _chosen(options.cases, list(CASES), "case", refuse)
-    peers = _chosen(options.peers, list(PEERS), "pool", refuse) if options.peers else installed()
+    peers = installed() if options.peers is None else _chosen(options.peers, list(PEERS), "pool", refuse)
     if missing := [peer for peer in peers if peer not in installed()]:
         refuse(f"not installed: {', '.join(missing)}")
-    _check_files(options, refuse)
-    workers = options.workers or cpu_count()
-    plan = Plan(cases, peers, workers, options.repeat or _DEFAULT_REPEAT[options.scale], options.scale)
+    repeat = options.repeat or _DEFAULT_REPEAT[options.scale]
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
-        results = run(plan, _tell)
-    except KeyboardInterrupt:  # the measurement that was going on has been ended already
-        return 130
-    _write(results, options)
-    return 0
+        return run(Plan(cases, peers, options.workers or cpu_count(), repeat, options.scale), _tell)
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _read(path: str, refuse: Callable[[str], Any]) -> Results:
+    """Return the results of a run that was kept."""
+    from safepool.bench.run import Results
+
+    try:
+        with open(path, encoding="utf-8") as file:
+            return Results.from_json(json.load(file))
+    except (OSError, ValueError, LookupError, TypeError) as error:
+        refuse(f"cannot show {path}: {error!r}")
+        raise
 
 
 def _chosen(text: str | None, known: Sequence[str], kind: str, refuse: Callable[[str], Any]) -> list[str]:
@@ -79,7 +103,7 @@ def _check_files(options: argparse.Namespace, refuse: Callable[[str], Any]) -> N
             refuse(f"cannot renew {options.write}: {error}")
 
 
-def _write(results: Any, options: argparse.Namespace) -> None:
+def _write(results: Results, options: argparse.Namespace) -> None:
     from safepool.bench.plot import draw
     from safepool.bench.report import render, replace_between_markers
 

@@ -71,6 +71,12 @@ class Results:
     def _of(self, case: str, peer: str) -> list[Measurement]:
         return [found for found in self.measurements if (found.case, found.peer) == (case, peer)]
 
+    @classmethod
+    def from_json(cls, kept: dict[str, Any]) -> Results:
+        """Return what ``as_json`` has described."""
+        found = [Measurement(**measurement) for measurement in kept["measurements"]]
+        return cls(Plan(**kept["plan"]), kept["machine"], kept["versions"], found)
+
     def as_json(self) -> dict[str, Any]:
         """Return what is written into a file."""
         return asdict(self)
@@ -80,21 +86,28 @@ def run(plan: Plan, tell: Callable[[str], None]) -> Results:
     """Make all measurements of a plan.
 
     Peers take turns within a case, each time starting with another, so that a slow minute of the machine and the
-    order count for none of them. One that has failed or lacks the case is not asked again.
+    order count for none of them. One that has failed or lacks the case is not asked again. When it is interrupted, it
+    returns what it has.
     """
     results = Results(plan, describe_machine(), {peer: version_of(peer) for peer in plan.peers}, [])
+    try:
+        _measure_all(plan, results.measurements, tell)
+    except KeyboardInterrupt:
+        tell("interrupted")
+    return results
+
+
+def _measure_all(plan: Plan, found: list[Measurement], tell: Callable[[str], None]) -> None:
     for case in plan.cases:
         out: set[str] = {peer for peer in plan.peers if not CASES[case].suits(peer)}
         for turn in range(plan.repeat):
             first = turn % len(plan.peers)
             for peer in [*plan.peers[first:], *plan.peers[:first]]:
                 if peer not in out:
-                    found = _measure(plan, case, peer, turn)
-                    results.measurements.append(found)
-                    tell(_line(found))
-                    if found.error or found.lacks:
+                    found.append(_measure(plan, case, peer, turn))
+                    tell(_line(found[-1]))
+                    if found[-1].error or found[-1].lacks:
                         out.add(peer)
-    return results
 
 
 def describe_machine() -> dict[str, str]:

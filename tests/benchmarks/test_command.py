@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import re
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -45,6 +47,31 @@ def test_tables_go_to_standard_output_of_the_module() -> None:
     assert "| submit and gather no-ops | tasks/s |" in done.stdout
 
 
+def test_results_that_were_kept_are_shown_again(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    kept, first, second = (tmp_path / name for name in ("kept.json", "first.md", "second.md"))
+    assert main([*QUICK, "--json", str(kept), "--markdown", str(first)]) == 0
+
+    assert main(["bench", "--show", str(kept), "--markdown", str(second)]) == 0
+
+    assert second.read_text("utf-8") == first.read_text("utf-8")
+
+
+def test_interrupted_run_shows_what_it_has(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    def interrupted(_: str, arguments: dict[str, object], __: float) -> dict[str, object]:
+        if arguments["peer"] == "stdlib":
+            os.kill(os.getpid(), signal.SIGTERM)
+        return {"figures": {"rate": 1234.0}}
+
+    monkeypatch.setattr("safepool.bench.run.call_in_host", interrupted)
+
+    assert main(QUICK) == 0
+
+    shown = capsys.readouterr()
+    assert "| 1,230 | - |" in shown.out
+    assert shown.err.endswith("interrupted\n")
+    assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+
+
 def test_list_shows_cases_and_pools(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["bench", "--list"]) == 0
 
@@ -58,6 +85,9 @@ def test_list_shows_cases_and_pools(capsys: pytest.CaptureFixture[str]) -> None:
         (["no-such-command"], "no-such-command"),
         (["bench", "--cases", "submit,nothing"], "no such case: nothing"),
         (["bench", "--cases", ""], "no such case: ''"),
+        (["bench", "--peers", ""], "no such pool: ''"),
+        (["bench", "--show", "/no/such/file"], "cannot show /no/such/file"),
+        (["bench", "--show", __file__], "cannot show"),
         (["bench", "--peers", "nobody"], "no such pool: nobody"),
         (["bench", "--repeat", "0"], "0 is not between 1 and"),
         (["bench", "--repeat", "many"], "invalid _count value: 'many'"),
