@@ -36,7 +36,7 @@ class Case:
     fixed: dict[str, Any] = field(default_factory=dict)
     only: tuple[str, ...] = ()  # peers; none for all
     series: str = ""  # what the keys count, where they are numbers of something and not metrics of the table
-    limits: tuple[float, float, float] = (60.0, 120.0, 600.0)  # seconds for one measurement
+    limits: tuple[float, float, float] = (40.0, 120.0, 600.0)  # seconds for one measurement
 
     def arguments(self, scale: Scale) -> dict[str, Any]:
         """Return what the function is called with."""
