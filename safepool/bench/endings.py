@@ -7,7 +7,6 @@ still alive after ``patience`` seconds counts as left behind.
 from __future__ import annotations
 
 import contextlib
-import functools
 import signal
 import subprocess
 import time
@@ -89,7 +88,7 @@ def host_that_hangs(peer: str, reports: str, workers: int, children: int) -> Non
     pool = PEERS[peer]()
     pool.open(workers)
     pool.warm_up()
-    pool.gather(functools.partial(tasks.hang_with_children, reports), [children] * workers)
+    pool.gather(tasks.hang_with_children, [(reports, children)] * workers)
 
 
 def host_that_kills(peer: str, reports: str, branches: int, leaves: int) -> None:
@@ -129,7 +128,8 @@ def _host(name: str, peer: Peer, **arguments: Any) -> Iterator[tuple[subprocess.
         call = {"peer": peer.name, "reports": reports.path, **arguments}
         host = start_host({"function": f"{__name__}:{name}", "arguments": call}, stdout=subprocess.DEVNULL)
         try:
-            yield host, reports
+            with reports.of(host.pid):
+                yield host, reports
         finally:
             host.kill()
             host.wait()

@@ -11,7 +11,7 @@ import secrets
 import select
 import tempfile
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from types import TracebackType
 
 from safepool._os.process_exit import open_pidfd
@@ -98,6 +98,17 @@ class Reports:
         os.mkfifo(_gate_of(self.path))
         self._fd = os.open(self.path, os.O_RDWR | os.O_NONBLOCK)  # a writer of our own: never an end of file
         self._text = b""
+        self._writer = -1
+
+    @contextlib.contextmanager
+    def of(self, pid: int) -> Iterator[None]:
+        """Say whose tasks report here, for as long as that is so: when it has ended, nothing more is waited for."""
+        self._writer = os.pidfd_open(pid)
+        try:
+            yield
+        finally:
+            os.close(self._writer)
+            self._writer = -1
 
     def lines(self, count: int, within: float) -> list[list[float]]:
         """Wait for so many lines; return the numbers in them."""
@@ -105,8 +116,11 @@ class Reports:
 
     def _line(self, until: float) -> list[float]:
         while b"\n" not in self._text:
-            if not _readable([self._fd], until):
+            ready = _readable([fd for fd in (self._fd, self._writer) if fd >= 0], until)
+            if not ready:
                 raise TimeoutError("a task has not reported")
+            if self._fd not in ready:
+                raise ChildProcessError("the host ended before its tasks reported")
             self._text += os.read(self._fd, 65536)
         line, _, self._text = self._text.partition(b"\n")
         return [float(word) for word in line.split()]

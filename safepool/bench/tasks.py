@@ -76,8 +76,9 @@ def hang(reports: str) -> None:
     time.sleep(_LONG)
 
 
-def hang_with_children(reports: str, count: int) -> None:
+def hang_with_children(order: tuple[str, int]) -> None:
     """Start so many processes, report them all, and never end."""
+    reports, count = order
     children = [subprocess.Popen(["sleep", str(_LONG)], stdin=subprocess.DEVNULL) for _ in range(count)]
     _report(reports, os.getpid(), *(child.pid for child in children))
     time.sleep(_LONG)
