@@ -18,6 +18,7 @@ class Joblib(Peer):
 
     name = module = distribution = "joblib"
     statement = "from joblib import Parallel, delayed"
+    has_submit = False
     has_kill = False
 
     def make(self, workers: int, unbounded: bool) -> Any:

@@ -24,6 +24,7 @@ class Peer:
     module: ClassVar[str] = ""  # what is imported; none for what every Python has
     distribution: ClassVar[str] = ""  # what is installed
     statement: ClassVar[str] = ""  # how a program imports it
+    has_submit: ClassVar[bool] = True  # a call that hands in one task, and does not wait for it
     has_timeout: ClassVar[bool] = False  # a limit for each task, at which the task is ended
     has_kill: ClassVar[bool] = True  # a way to end a running task, alone or together with all others
 

@@ -33,6 +33,7 @@ _GENEROUS = 600.0  # seconds: a limit that no task here comes near
 
 def submit_and_gather(peer: Peer, workers: int, count: int) -> Values:
     """Tasks that do nothing."""
+    _need_submit(peer)
     peer.open(workers)
     peer.warm_up()
     return {"rate": _rate(peer, count)}
@@ -72,6 +73,7 @@ def map_items(peer: Peer, workers: int, count: int, chunk: int) -> Values:
 
 def queued(peer: Peer, workers: int, few: int, many: int) -> Values:
     """Compare the rates with few and with many tasks in the queue, in the same pool."""
+    _need_submit(peer)
     peer.open(workers, unbounded=True)
     peer.warm_up()
     small, large = _rate(peer, few), _rate(peer, many)
@@ -98,6 +100,7 @@ def mixed_lengths(peer: Peer, workers: int, count: int, short: float, factor: in
 
 def scaling_workers(peer: Peer, workers: int, counts: Sequence[int], per_worker: int, at_least: int) -> Values:
     """Rate of tasks that do nothing, by the number of workers."""
+    _need_submit(peer)
     rates = {}
     for number in counts:
         peer.open(number)
@@ -110,6 +113,7 @@ def scaling_workers(peer: Peer, workers: int, counts: Sequence[int], per_worker:
 
 def scaling_tasks(peer: Peer, workers: int, counts: Sequence[int]) -> Values:
     """Rate of tasks that do nothing, by their number."""
+    _need_submit(peer)
     peer.open(workers, unbounded=True)
     peer.warm_up()
     return {str(count): _rate(peer, count) for count in counts}
@@ -140,6 +144,12 @@ def _time(work: Callable[[], list[Any]], right: Sequence[Any]) -> float:
 def _lanes(workers: int) -> int:
     """Return how many tasks can really run at once."""
     return min(workers, len(os.sched_getaffinity(0)))
+
+
+def _need_submit(peer: Peer) -> None:
+    """Leave out who has none: one call for all tasks may put many of them into one message, as a map does."""
+    if not peer.has_submit:
+        raise Lacks("submit")
 
 
 def _need_timeouts(peer: Peer) -> None:
