@@ -142,6 +142,7 @@ class SafeProcessPoolExecutor(MappingExecutor, ProcessPoolExecutor):
         self._terms = check_terms(
             task_timeout=task_timeout, soft_timeout=soft_timeout, memory_limit=memory_limit, retries=retries
         )
+        self._last_terms = self._terms
         self._on_error = check_choice("on_error", on_error, get_args(OnError))
         self._min_workers = check_number("min_workers", min_workers)
         _check_room(min_workers, size)
@@ -207,7 +208,7 @@ class SafeProcessPoolExecutor(MappingExecutor, ProcessPoolExecutor):
         A call that cannot be pickled is not raised here: its future gets the error.
         """
         check_callable("fn", fn)
-        terms = self._terms if task_timeout is DEFAULT else replace(self._terms, timeout=self._limit(task_timeout))
+        terms = self._terms if task_timeout is DEFAULT else self._terms_within(task_timeout)
         return self._pool.submit(fn, args, kwargs, terms)
 
     def options(
@@ -325,6 +326,13 @@ class SafeProcessPoolExecutor(MappingExecutor, ProcessPoolExecutor):
             self._pool.close(kill=True, reason="Ctrl-C")
             self._pool.join()
             raise
+
+    def _terms_within(self, timeout: float | None) -> Terms:
+        """Return the pool's terms with another limit; most calls that have one have the same one as the call before."""
+        last = self._last_terms
+        if type(timeout) not in (int, float) or timeout != last.timeout:
+            last = self._last_terms = replace(self._terms, timeout=self._limit(timeout))
+        return last
 
     def _submit_timed(self, timeout: Any, fn: Callable[..., Any], args: tuple[Any, ...]) -> Future[Any]:
         if timeout is DEFAULT:  # through ``submit``, which programs and libraries may have replaced

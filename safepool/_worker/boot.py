@@ -8,18 +8,23 @@
 
 from __future__ import annotations
 
+# What ``signal`` wraps: for each task that has a limit, its conversions to enums would take longer than the task.
+import _signal  # type: ignore[import-not-found]  # private, and unknown to typeshed
 import faulthandler
 import os
 import signal
 import sys
+from collections.abc import Callable
+from types import FrameType
 from typing import NoReturn
 
 from safepool._os import lifeline
 
-__all__ = ["SOFT_TIMEOUT_SIGNAL", "STACK_SIGNAL", "heed_host", "main"]
+__all__ = ["SOFT_TIMEOUT_SIGNAL", "STACK_SIGNAL", "heed_host", "main", "on_soft_timeout"]
 
 STACK_SIGNAL = signal.SIGRTMAX - 7  # near the end of the range that nothing claims; glibc takes from its beginning
 SOFT_TIMEOUT_SIGNAL = signal.SIGRTMAX - 6
+_HEEDED = {STACK_SIGNAL, SOFT_TIMEOUT_SIGNAL}
 
 _switch_fd = -1
 
@@ -40,13 +45,18 @@ def main(lifeline_fd: int, switch_fd: int, program_fd: int, tracker_fd: int) -> 
     sys.exit(spawn._main(program_fd, lifeline_fd))  # the lifeline ends with the host
 
 
+def on_soft_timeout(handler: Callable[[int, FrameType | None], None]) -> None:
+    """Have this called, from the main thread, when the host says that a task has used up its soft timeout."""
+    _signal.signal(SOFT_TIMEOUT_SIGNAL, handler)
+
+
 def heed_host() -> None:
     """Let the host's signals through.
 
     The host may have handed down a mask that blocks them, and a task may have reset every signal there is: the next
     one is to have its stacks and its soft timeout all the same.
     """
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, {STACK_SIGNAL, SOFT_TIMEOUT_SIGNAL})
+    _signal.pthread_sigmask(_signal.SIG_UNBLOCK, _HEEDED)
     faulthandler.unregister(STACK_SIGNAL)  # else ``register`` takes its own word for it that the handler is in place
     faulthandler.register(STACK_SIGNAL, file=_switch_fd, all_threads=True)
 

@@ -22,7 +22,7 @@ from types import FrameType
 
 from safepool._os.lifeline import close_in_forked_children
 from safepool._worker import identity, payload
-from safepool._worker.boot import SOFT_TIMEOUT_SIGNAL, heed_host
+from safepool._worker.boot import heed_host, on_soft_timeout
 from safepool._worker.calls import CallReader
 from safepool._worker.framing import Frame, FrameReader, Kind, header
 from safepool._worker.record import StartRecord
@@ -73,7 +73,7 @@ class _Server:
         self._in_task = False
         self._finalizer: payload.Call | None = None
         signal.signal(signal.SIGINT, self._on_interrupt)
-        signal.signal(SOFT_TIMEOUT_SIGNAL, self._on_soft_timeout)
+        on_soft_timeout(self._on_soft_timeout)
 
     def serve(self) -> None:
         while ticket := self._tickets.recv(_TICKET_SIZE):
@@ -108,7 +108,7 @@ class _Server:
             return self._initialize(frame)
         if frame.kind is Kind.RUN_WITHIN_LIMITS:
             heed_host()
-            signal.signal(SOFT_TIMEOUT_SIGNAL, self._on_soft_timeout)
+            on_soft_timeout(self._on_soft_timeout)
         begun = self._record.note(frame.task)
         kind, answer = self._run(frame)
         if os.getpid() != self._pid:
