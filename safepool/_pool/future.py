@@ -110,6 +110,12 @@ class SafeFuture(Future[T]):
             return self._result  # type: ignore[return-value]  # what it is then
         return super().result(timeout)
 
+    def exception(self, timeout: float | None = None) -> BaseException | None:
+        """Return what the call raised, None if it returned; wait for that as ``result`` does."""
+        if self._state == FINISHED:
+            return self._exception
+        return super().exception(timeout)
+
     def cancel(self, *, cancel_running: bool = False) -> bool:
         """Cancel the call if it has not started; return False if it has. Waiters are woken at once.
 
