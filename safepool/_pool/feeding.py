@@ -58,7 +58,7 @@ class Feeding:
             for _ in range(self._state.max_workers - count.running):
                 if not self._state.waiting_count or not self._give_one(orders):
                     break
-            if self._state.waiting_count and self._state.settings.sends_ahead and not self._state.to_start():
+            if self._state.waiting_count and not self._state.to_start():
                 self._give_ahead(orders)
         for worker, tasks in orders.items():
             self._send(worker, tasks)

@@ -162,6 +162,8 @@ class PoolState:
         """
         if worker.state is not WorkerState.BUSY or worker.is_stuck or worker.pace is None:
             return 0
+        if not self.settings.sends_ahead:
+            return 0
         most = min(_MOST_AHEAD, int(_AHEAD / max(worker.pace, 1e-6)))
         if self.settings.max_tasks_per_child is not None:
             most = min(most, self.settings.max_tasks_per_child - worker.runs + len(worker.ahead))
