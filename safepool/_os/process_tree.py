@@ -38,13 +38,21 @@ _PATIENCE = 5.0  # seconds for killed processes to die: 4 GB of memory take 0.1 
 _MOST_PASSES = 1000  # of about 0.1 ms; a chain of forkers is caught in 10 to 80
 _QUIET_PASSES = 5  # without a newcomer, where somebody has moved to a session of its own
 _QUIET = 0.005  # seconds of the same: longer than a process waits for its turn on a busy machine
-_KERNEL_THREADS = 2  # the parent of them all
 _MOST_HELD = 128  # descriptors; a larger tree is ended in turns
 _LONGEST_EXEC = 1.0  # seconds; who shows nothing of itself for longer has made itself so
 _RETRY = 0.01  # seconds until the next look where there was no room for one
 
 NO_COMMAND = "(a process without a command line)"  # in the middle of an exec, for instance
 _CLEANERS = ("resource_tracker import main", "torch_shm_manager")
+
+
+def _has_program(pid: int) -> bool:
+    """Return True unless this is a thread of the kernel, or nobody we may look at."""
+    try:
+        os.readlink(f"/proc/{pid}/exe")
+    except OSError:
+        return False
+    return True
 
 
 def is_cleaner(command: str) -> bool:
@@ -281,7 +289,7 @@ class TreeEnding:
         if not self._marker or row.is_dead:
             return False
         environment = environment_of(row.pid)
-        if not environment and row.parent != _KERNEL_THREADS and not command_of(row.pid):
+        if not environment and not command_of(row.pid) and _has_program(row.pid):
             self._unknown.add(row.pid)
         return self._marker in environment
 

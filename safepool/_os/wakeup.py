@@ -46,7 +46,8 @@ class Wakeup:
     def clear(self) -> None:
         """Take back every ``set`` so far."""
         try:
-            os.eventfd_read(self.fd)
+            # Without the lock, if there is one: it may be held by whom a signal handler interrupts.
+            os.eventfd_read(self._fd if self._fd >= 0 else self.fd)
         except BlockingIOError:
             pass
 

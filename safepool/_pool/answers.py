@@ -114,7 +114,12 @@ class Answers:
                 self._feeding.next_after(worker)
             self._feeding.begin(worker)
         for task, frame in quick:
-            outcomes.settle(task, pickle.loads(frame.payload))
+            try:
+                value = pickle.loads(frame.payload)
+            except MemoryError:
+                self._delivery.put(partial(_settle_late, task, frame))
+                continue
+            outcomes.settle(task, value)
             if not task.is_plain:  # the arguments go where their finalizers, which are user code, may run
                 self._delivery.put(task.release)
 
@@ -129,3 +134,8 @@ class Answers:
                 worker.undelivered -= 1
             self._wakeup.set()
         settle()
+
+
+def _settle_late(task: Task, frame: Frame) -> None:
+    """In the delivery thread, whose failures are its task's alone."""
+    outcomes.rebuild(task, frame)()

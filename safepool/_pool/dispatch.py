@@ -51,12 +51,19 @@ def decide(state: PoolState, now: float) -> list[Action]:
         if worker.due is not None and worker.due <= now and _can_be_late(worker):
             overdue.append(worker)
     count = state.headcount()
+    dismissed = _dismissed(state, count, starting)
+    leaving = [worker for worker in idle if worker in dismissed or state.is_worn(worker)]
+    room = min(len(idle) - len(leaving), state.max_workers - count.running)  # for tasks with those who have none
     actions = [_decide_overdue(worker) for worker in overdue if worker.state is not WorkerState.IDLE]
-    work = _decide_work(state, now, count, idle, starting)
+    work = _decide_work(state, now, count, room)
+    leaving += [worker for worker in starting if worker in dismissed]
+    if _is_ending(state) and not state.waiting_count:
+        leaving = idle + starting
+    work += [Action(Do.RETIRE, worker) for worker in leaving if not worker.undelivered]
     if overdue:
         actions += _decide_idle(state, count, [worker for worker in overdue if worker.state is WorkerState.IDLE], work)
     actions += work
-    actions += _decide_ahead(state, now, count)
+    actions += _decide_ahead(state, now, has_idle=room > 0)
     if state.measure_at is not None and now >= state.measure_at:
         actions.append(Action(Do.MEASURE))
     if (state.closing or state.abandoned) and not state.waiting_count and not state.workers:
@@ -105,22 +112,12 @@ def _is_ending(state: PoolState) -> bool:
     return state.closing or state.abandoned or state.breaking
 
 
-def _decide_work(
-    state: PoolState, now: float, count: Headcount, idle: list[Worker], starting: list[Worker]
-) -> list[Action]:
-    dismissed = _dismissed(state, count, starting)
-    leaving = [worker for worker in idle if worker in dismissed or state.is_worn(worker)]
+def _decide_work(state: PoolState, now: float, count: Headcount, room: int) -> list[Action]:
     actions = []
-    if state.waiting_count:
-        room = min(len(idle) - len(leaving), state.max_workers - count.running)
-        if room > 0 or _has_room_ahead(state, count):
-            actions.append(Action(Do.GIVE))
+    if state.waiting_count and not state.is_killed and (room > 0 or _has_room_ahead(state, count)):
+        actions.append(Action(Do.GIVE))
     if now >= state.start_at:
         actions += [Action(Do.START)] * state.to_start(count)
-    leaving += [worker for worker in starting if worker in dismissed]
-    if _is_ending(state) and not state.waiting_count:
-        leaving = idle + starting
-    actions += [Action(Do.RETIRE, worker) for worker in leaving if not worker.undelivered]
     return actions
 
 
@@ -128,10 +125,10 @@ def _has_room_ahead(state: PoolState, count: Headcount) -> bool:
     return not state.to_start(count) and any(state.room_ahead(worker) > 0 for worker in state.workers.values())
 
 
-def _decide_ahead(state: PoolState, now: float, count: Headcount) -> list[Action]:
+def _decide_ahead(state: PoolState, now: float, *, has_idle: bool) -> list[Action]:
     """Return whose tasks ahead are to be taken back: those of workers that are stuck, or some for one that is idle."""
     late = [worker for worker in state.workers.values() if worker.stuck_at is not None and worker.stuck_at <= now]
-    loaded = state.ahead_of_idle(count)
+    loaded = state.most_loaded() if has_idle and not state.waiting_count else None
     if loaded is not None and loaded not in late:
         late.append(loaded)
     return [Action(Do.RELIEVE, worker) for worker in late]

@@ -44,10 +44,10 @@ class Endings:
         watch: Watch,
         delivery: Delivery,
         staff: Staff,
-        take_back: Callable[[Worker], None],
+        settle_accounts: Callable[[Worker], None],
         on_swept: Callable[[Worker], None],
     ) -> None:
-        self._take_back = take_back
+        self._settle_accounts = settle_accounts
         self._on_swept = on_swept
         self._state = state
         self._lock = lock
@@ -61,11 +61,12 @@ class Endings:
             return
         if worker.state is WorkerState.SWEEPING:
             self._finish_sweep(worker)
-        self._take_back(worker)
+        self._settle_accounts(worker)
         with self._lock:
             worker.failed_boot = worker.state is WorkerState.STARTING
             worker.ended_at = time.monotonic()
             worker.move(WorkerState.ENDING)
+            worker.stuck_at = None
             self._state.drop_idle(worker)
         self._watch.drop_all(worker)
         while worker.survivors:
@@ -108,26 +109,38 @@ class Endings:
 
     def _bury(self, worker: Worker) -> None:
         """Nothing is left of the tree: reap, settle, forget."""
+        tasks = worker.sent()
+        worker.ahead.clear()
+        worker.task = tasks[-1] if tasks else None
         obituary = self._write_obituary(worker)
         self._watch.drop_all(worker)
         worker.contained.release()
         worker.channel.close()
         with self._lock:
             del self._state.workers[worker.number]
-            task, broken = worker.task, self._state.broken
-            once_more = task is not None and broken is None and self._runs_once_more(worker, task)
-            if task is not None and once_more:
-                task.future._worker = None
-                self._state.put_back(task)
-            elif task is not None:
-                part(worker, task, worker.begun_at())
-        if task is not None and not once_more:
-            verdict = worker.verdict or partial(outcomes.died, "")
-            if obituary.elapsed is None and broken is not None:
-                verdict = partial(outcomes.never_run, broken)
-            self._delivery.put(partial(outcomes.fail, task, partial(verdict, task, obituary)))
+        for task in tasks[:-1]:  # begun, and most likely over, but their answers are lost: it has spoiled its channel
+            self._part(worker, task, obituary)
+        for task in tasks[-1:]:
+            self._put_back_or_part(worker, task, obituary)
         if worker.failed_boot and not worker.is_unwanted:
             self._staff.on_failed_boot(worker, obituary)
+
+    def _put_back_or_part(self, worker: Worker, task: Task, obituary: Obituary) -> None:
+        with self._lock:
+            once_more = self._state.broken is None and self._runs_once_more(worker, task)
+            if once_more:
+                worker.task, task.future._worker = None, None
+                self._state.put_back(task)
+        if not once_more:
+            self._part(worker, task, obituary)
+
+    def _part(self, worker: Worker, task: Task, obituary: Obituary) -> None:
+        verdict, broken = worker.verdict or partial(outcomes.died, ""), self._state.broken
+        if obituary.elapsed is None and broken is not None:
+            verdict = partial(outcomes.never_run, broken)
+        with self._lock:
+            part(worker, task, worker.record.begun_at(task.number))
+        self._delivery.put(partial(outcomes.fail, task, partial(verdict, task, obituary)))
 
     def _write_obituary(self, worker: Worker) -> Obituary:
         assert worker.ending is not None

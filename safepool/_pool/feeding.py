@@ -11,8 +11,10 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
+from functools import partial
 
 from safepool._pool import outcomes
+from safepool._pool.delivery import Delivery
 from safepool._pool.limits import Limits
 from safepool._pool.state import STUCK, PoolState
 from safepool._pool.task import Task, TaskState
@@ -32,7 +34,7 @@ class Feeding:
         state: The pool's tables.
         lock: Guards them.
         limits: Is told of each task that a worker turns to.
-        fail: Settles a task that cannot be run.
+        delivery: Where tasks that will not be run are settled.
         watch: Waits until a worker's channel takes the rest.
     """
 
@@ -41,13 +43,13 @@ class Feeding:
         state: PoolState,
         lock: threading.RLock,
         limits: Limits,
-        fail: Callable[[Task, Callable[[Task], BaseException]], None],
+        delivery: Delivery,
         watch: Callable[[Worker], None],
     ) -> None:
         self._state = state
         self._lock = lock
         self._limits = limits
-        self._fail = fail
+        self._delivery = delivery
         self._watch = watch
 
     def give(self) -> None:
@@ -63,16 +65,17 @@ class Feeding:
         for worker, tasks in orders.items():
             self._send(worker, tasks)
 
-    def take_back(self, worker: Worker) -> None:
+    def take_back(self, worker: Worker, but: Task | None = None) -> None:
         """Put what the worker has not begun back to where it came from; from here on, it begins nothing more.
 
-        A task that has been taken back has not run, and will not run there: the kernel gave its ticket to us.
+        A task that has been taken back has not run, and will not run there: the kernel gave its ticket to us. One may
+        be left to the worker all the same: ``but`` is not to be put back, since its fate is sealed.
         """
         if worker.task is None:
             return
         numbers = set(worker.channel.take_back())
         with self._lock:
-            taken = [task for task in worker.sent() if task.number in numbers]
+            taken = [task for task in worker.sent() if task.number in numbers and task is not but]
             for task in reversed(taken):
                 self._put_back(worker, task)
             if not worker.ahead:
@@ -80,12 +83,17 @@ class Feeding:
             if worker.task is None and worker.state is WorkerState.BUSY:
                 self._state.rest(worker)
             broken = self._state.broken
-            stranded = [task for task in taken if self._state.discard_waiting(task)] if broken is not None else []
+            is_over = broken is not None or self._state.is_killed
+            stranded = [task for task in taken if self._state.discard_waiting(task)] if is_over else []
         for task in stranded:
-            self._fail(task, lambda _task: outcomes.copy_of(broken or AssertionError(_task)))
+            if broken is None:
+                self._delivery.put(partial(outcomes.cancel, task, self._state.kill_reason or "shutdown"))
+            else:
+                self._fail(task, lambda _task: outcomes.copy_of(broken))
 
     def next_after(self, worker: Worker) -> None:
         """The worker's task is over, and the next one is its own; with the lock held, and ``begin`` in the end."""
+        worker.is_stuck = False
         if worker.ahead:
             self._turn_to(worker, worker.ahead.popleft())
         else:
@@ -95,7 +103,6 @@ class Feeding:
         """Take note of what the worker turns to: a task, or nothing; with the lock held."""
         if worker.state not in (WorkerState.BUSY, WorkerState.SWEEPING):
             return
-        worker.is_stuck = False
         if worker.task is None:
             self._state.rest(worker)
             return
@@ -170,6 +177,9 @@ class Feeding:
         worker.task = task
         self._state.places.discard(task.number)
 
+    def _fail(self, task: Task, error: Callable[[Task], BaseException]) -> None:
+        self._delivery.put(partial(outcomes.fail, task, lambda: error(task)))
+
     def _put_back(self, worker: Worker, task: Task) -> None:
         if worker.task is task:
             worker.task = None
@@ -179,6 +189,8 @@ class Feeding:
             last = worker.ahead.pop()
             assert last is task
         worker.runs -= 1
+        if not task.attempts and self._state.settings.max_pending is not None:
+            self._state.places.add(task.number)
         task.future._worker = None
         if not task.attempts and not task.put_backs:  # else it counts as begun, for good
             task.future.put_back()

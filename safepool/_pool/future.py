@@ -3,12 +3,15 @@
 The standard library's makes a condition, a list of waiters and one of callbacks for each task: half of what a submit
 costs, and most of its memory. Here they are made when somebody asks for them. Whoever holds a future's condition may
 rely on its state, so from when there is one, every change is made under it; until then, under a lock that all futures
-share, which is also taken to make one.
+share, which is also taken to make one. The pool never waits for that lock: whoever has it may be interrupted by a
+signal handler that waits for the pool. Where it is taken, the pool makes a condition instead.
+(``test_handler_that_waits_while_its_thread_has_the_lock_of_all_futures``)
 """
 
 from __future__ import annotations
 
 import contextlib
+import os
 import threading
 from collections.abc import Callable, Generator
 from concurrent.futures import Future
@@ -29,11 +32,20 @@ T = TypeVar("T")
 _unwatched = threading.RLock()  # guards futures without a condition; re-entrant, for signal handlers and collections
 
 
+def _renew_in_child() -> None:
+    global _unwatched
+    _unwatched = threading.RLock()  # another thread may have had it at the fork
+
+
+os.register_at_fork(after_in_child=_renew_in_child)
+
+
 class _Lazy:
     """An attribute of a future that is made at its first use; from then on it is found in the instance."""
 
-    def __init__(self, make: Callable[[], Any]) -> None:
+    def __init__(self, make: Callable[[], Any], lock: bool = False) -> None:
         self._make = make
+        self._needs_lock = lock
 
     def __set_name__(self, _owner: type, name: str) -> None:
         self._name = name
@@ -41,8 +53,9 @@ class _Lazy:
     def __get__(self, future: Future[Any] | None, _owner: type) -> Any:
         if future is None:
             return self
-        with _unwatched:
-            return vars(future).setdefault(self._name, self._make())
+        made = self._make()  # not under the lock: a collection, and with it anybody's code, may run here
+        with _unwatched if self._needs_lock else contextlib.nullcontext():
+            return vars(future).setdefault(self._name, made)  # one call: the first to make it is the one
 
 
 class SafeFuture(Future[T]):
@@ -68,7 +81,7 @@ class SafeFuture(Future[T]):
     _state = PENDING
     _result: T | None = None
     _exception: BaseException | None = None
-    _condition = _Lazy(threading.Condition)
+    _condition = _Lazy(threading.Condition, lock=True)
     _waiters = _Lazy(list)
     _done_callbacks = _Lazy(list)
 
@@ -129,7 +142,8 @@ class SafeFuture(Future[T]):
             return True
         if pool is None or task is None:
             return False
-        if task.state is TaskState.SENT and pool.cancel_sent(task):
+        # It counts as running from when it was sent; it may be taken back, or have been taken back just now.
+        if task.state in (TaskState.SENT, TaskState.WAITING) and pool.cancel_sent(task):
             return True
         return cancel_running and pool.kill_task(task, "future.cancel(cancel_running=True)")
 
@@ -173,31 +187,49 @@ class SafeFuture(Future[T]):
 
     def set_running_or_notify_cancel(self) -> bool:
         """Mark the call as running, as an executor does; return False if it was cancelled."""
-        with _unwatched:
-            if self._state is PENDING and "_condition" not in vars(self):
-                self._state = RUNNING
-                return True
+        if self._take_unwatched():
+            try:
+                if self._state == PENDING:
+                    self._state = RUNNING
+                    return True
+            finally:
+                _unwatched.release()
         return super().set_running_or_notify_cancel()
 
     def set_result(self, result: T) -> None:
         """Settle the future, as an executor does."""
-        with _unwatched:
-            if "_condition" not in vars(self) and self._state in (PENDING, RUNNING):
-                self._result = result
-                self._state = FINISHED
-                self._pool = None
-                return
+        if self._take_unwatched():
+            try:
+                if self._state in (PENDING, RUNNING):
+                    self._result = result
+                    self._state = FINISHED
+                    self._pool = None
+                    return
+            finally:
+                _unwatched.release()
         super().set_result(result)
 
     def put_back(self) -> None:
         """In the supervisor: the call had been sent to a worker, but will not be run there."""
-        with _unwatched:
-            if "_condition" not in vars(self):
-                self._state = PENDING
-                return
+        if self._take_unwatched():
+            self._state = PENDING
+            _unwatched.release()
+            return
         with self._condition:
             if self._state == RUNNING:
                 self._state = PENDING
+
+    def _take_unwatched(self) -> bool:
+        """Take the lock of all futures, if this one has no condition; else see to it that it has one."""
+        if "_condition" in vars(self):
+            return False
+        if not _unwatched.acquire(blocking=False):
+            vars(self).setdefault("_condition", threading.Condition())
+            return False
+        if "_condition" not in vars(self):
+            return True
+        _unwatched.release()
+        return False
 
     def _invoke_callbacks(self) -> None:
         """Callbacks are user code: they run where they can be slow without making a deadline late."""

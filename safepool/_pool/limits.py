@@ -16,10 +16,12 @@ import threading
 import time
 from collections.abc import Callable
 from functools import partial
+from typing import Protocol
 
 from safepool._os.memory import measure_trees
 from safepool._pool import outcomes
 from safepool._pool.state import PoolState
+from safepool._pool.task import Task
 from safepool._pool.watch import Watch
 from safepool._pool.worker import Verdict, Worker, WorkerState
 from safepool._worker.boot import SOFT_TIMEOUT_SIGNAL, STACK_SIGNAL
@@ -32,6 +34,13 @@ _START_GRACE = 1.0  # seconds for a worker to begin with a task it has been sent
 _OVERSLEEP = 1.0  # seconds; more than this late, and the host was stopped or suspended rather than busy
 _MEASURE_EVERY = 0.1  # seconds
 _MEASURE_SHARE = 10  # at most one part in so many of a core's time goes into it, on a machine full of processes, too
+
+
+class TakeBack(Protocol):
+    """Has a worker begin nothing more; one task is left to it all the same."""
+
+    def __call__(self, worker: Worker, *, but: Task | None) -> None:
+        """Take back what it has not begun."""
 
 
 class Limits:
@@ -51,7 +60,7 @@ class Limits:
         lock: threading.RLock,
         watch: Watch,
         read: Callable[[Worker], None],
-        take_back: Callable[[Worker], None],
+        take_back: TakeBack,
     ) -> None:
         self._take_back = take_back
         self._state = state
@@ -71,7 +80,8 @@ class Limits:
 
     def warn(self, worker: Worker) -> None:
         """Past the soft timeout: have the worker raise ``SoftTimeoutError`` in the task."""
-        if not self._is_overdue(worker):
+        self._read(worker)
+        if not _is_overdue(worker):
             return
         task = worker.task
         assert task is not None
@@ -85,8 +95,18 @@ class Limits:
             worker.due = time.monotonic() + _START_GRACE
 
     def condemn(self, worker: Worker) -> None:
-        """Past the deadline. From here on the outcome is fixed, whatever the task still manages to do."""
-        if self._is_overdue(worker):
+        """Past the deadline. From here on the outcome is fixed, whatever the task still manages to do.
+
+        1. Its task comes to an end. 2. It begins with the next one. 3. We end it, for the sake of the first. So what it
+        has not begun is taken back before the last look: what runs at 3 is what was looked at, or nothing. The task
+        itself stays with it, begun or not: a worker that has not taken its ticket for so long is a stopped one.
+        """
+        self._read(worker)
+        if not _is_overdue(worker):
+            return
+        self._take_back(worker, but=worker.task)
+        self._read(worker)
+        if _is_overdue(worker):
             self._condemn(worker, outcomes.timed_out, self._state.settings.grace)
 
     def stop(self, worker: Worker) -> None:
@@ -112,7 +132,7 @@ class Limits:
         for (worker, limit), size in zip(limited, sizes, strict=False):
             if size > limit:
                 task = worker.task
-                self._take_back(worker)
+                self._take_back(worker, but=task)
                 self._read(worker)
                 if worker.state is WorkerState.BUSY and worker.task is task:
                     worker.is_unwanted = True  # it would only grow again
@@ -144,19 +164,6 @@ class Limits:
                     worker.lost += now - deadline + (_current_limit(worker) or 0.0)
                     worker.due = _deadline(worker)
 
-    def _is_overdue(self, worker: Worker) -> bool:
-        """Return True if its task is past what ``due`` was set for, now that all is known.
-
-        1. Its task comes to an end. 2. It begins with the next one. 3. We end it, for the sake of the first. So the
-        next one is taken back before we look: then what runs at 3 is what was looked at, or nothing.
-        """
-        self._take_back(worker)
-        self._read(worker)
-        if worker.state is not WorkerState.BUSY:
-            return False
-        worker.due = _deadline(worker)
-        return worker.due is not None and worker.due <= time.monotonic()
-
     def _condemn(self, worker: Worker, verdict: Verdict, grace: float) -> None:
         now = time.monotonic()
         worker.verdict, worker.grace = verdict, grace
@@ -174,6 +181,14 @@ class Limits:
             self._watch.drop(worker, worker.contained.stack_fd)
         if worker.state is WorkerState.DUMPING:
             worker.due = min(worker.dump_deadline, time.monotonic() + _DUMP_PAUSE)
+
+
+def _is_overdue(worker: Worker) -> bool:
+    """Return True if its task is past what ``due`` was set for, now that all is known."""
+    if worker.state is not WorkerState.BUSY:
+        return False
+    worker.due = _deadline(worker)
+    return worker.due is not None and worker.due <= time.monotonic()
 
 
 def _current_limit(worker: Worker) -> float | None:

@@ -1,8 +1,8 @@
 """Outcomes: from what a worker sent, or from its death, to what the future says.
 
 What makes an outcome runs user code (unpickling, ``__repr__``), and therefore in the delivery thread: ``rebuild``,
-``fail``, ``cancel``, and whatever they are given to call. ``begin`` and ``settle`` run none, and may run anywhere: a
-future hands its callbacks on by itself.
+``fail``, ``cancel``, and whatever they are given to call. ``begin``, ``cancel_quietly`` and ``settle`` run none, and
+may run anywhere: a future hands its callbacks on by itself.
 """
 
 from __future__ import annotations
@@ -31,6 +31,7 @@ from safepool.errors import (
 __all__ = [
     "begin",
     "cancel",
+    "cancel_quietly",
     "copy_of",
     "died",
     "died_while_starting",
@@ -127,12 +128,19 @@ def notify_cancelled(task: Task) -> None:
         task.future.set_running_or_notify_cancel()
 
 
+def cancel_quietly(task: Task) -> bool:
+    """Cancel a task that has not begun, and wake whoever waits for it; False if its future counts as running."""
+    if not Future.cancel(task.future):
+        return False
+    task.future._task = None
+    notify_cancelled(task)
+    return True
+
+
 def cancel(task: Task, reason: str) -> None:
     """Cancel a task that has left the queue without having started, and wake whoever waits for it."""
     task.future._task = None
-    if Future.cancel(task.future):
-        notify_cancelled(task)
-    else:  # it counts as running, though it never began
+    if not cancel_quietly(task):  # it counts as running, though it never began
         fail(task, lambda: TaskKilledError(task=task.describe(), pid=task.future.pid or 0, reason=reason))
 
 

@@ -195,7 +195,7 @@ class Pool:
         if not self._is_needed or self._owner != os.getpid():
             return {}
         with self._lock:
-            self._supervisor.staff.news.wait_for(lambda: not self._inbox and not self._state.to_start(), _START_LIMIT)
+            self._supervisor.staff.news.wait_for(self._has_started_all, _START_LIMIT)
             workers = [worker for worker in self._state.workers.values() if worker.state is not WorkerState.ENDING]
         return {worker.contained.pid: WorkerHandle(worker.contained, worker.number) for worker in workers}
 
@@ -215,6 +215,9 @@ class Pool:
         if self._is_needed:
             self._is_up.wait(_START_LIMIT)
         return self._thread
+
+    def _has_started_all(self) -> bool:
+        return not (self._inbox or self._supervisor.is_taking_in or self._state.to_start())
 
     def _follow_size(self) -> None:
         """In the supervisor: of several wishes made at once, the one that shows is the one that counts."""

@@ -170,10 +170,8 @@ class PoolState:
         share = max(1, self.waiting_count // (2 * self.max_workers))
         return min(most - len(worker.ahead), share) if 2 * len(worker.ahead) <= most else 0
 
-    def ahead_of_idle(self, count: Headcount) -> Worker | None:
+    def most_loaded(self) -> Worker | None:
         """Return whom an idle worker should relieve of its tasks ahead, if there are enough to be worth it."""
-        if self.waiting_count or not self.idle or count.running >= self.max_workers:
-            return None
         loads = ((len(worker.ahead) * (worker.pace or 0.0), worker) for worker in self.workers.values() if worker.ahead)
         load, worker = max(loads, key=itemgetter(0), default=(0.0, None))
         return worker if load > _LITTLE else None
@@ -201,7 +199,7 @@ class PoolState:
     def to_start(self, count: Headcount | None = None) -> int:
         """Return how many more workers the waiting tasks call for."""
         count = count or self.headcount()
-        return 0 if self.breaking else max(0, self._wanted(count) - self._occupying(count))
+        return 0 if self.breaking or self.is_killed else max(0, self._wanted(count) - self._occupying(count))
 
     def least(self) -> int:
         """Return how many workers stay even if nothing is to be done."""

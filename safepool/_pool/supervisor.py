@@ -68,11 +68,12 @@ class Supervisor:
         self._room = room
         self._watch = Watch()
         self._limits = Limits(state, lock, self._watch, self._read, self._take_back)
-        self._feeding = Feeding(state, lock, self._limits, self._fail, self._watch_channel)
-        self._endings = Endings(state, lock, self._watch, delivery, staff, self._take_back, self._on_swept)
+        self._feeding = Feeding(state, lock, self._limits, delivery, self._watch_channel)
+        self._endings = Endings(state, lock, self._watch, delivery, staff, self._settle_accounts, self._on_swept)
         self._answers = Answers(state, lock, wakeup, delivery, staff, self._feeding, self._endings)
         self._leaving_answers: set[Worker] = set()  # workers that take us to be awake, and leave answers in their rings
         self.is_finished = False
+        self.is_taking_in = False  # tasks are neither in the inbox nor in the tables
         self.is_waiting = False  # for something to happen: whoever puts a task into the inbox has to wake us
 
     # --- what callers wish, read from the inbox ---
@@ -100,43 +101,39 @@ class Supervisor:
             outcomes.notify_cancelled(task)
 
     def cancel_sent(self, task: Task, answered: threading.Event) -> None:
-        """A task that was sent ahead is to be cancelled, if it has not begun."""
+        """A task that was sent ahead is to be cancelled, if it has not begun; not if it counts as begun for good."""
         worker = task.future._worker
         if worker is not None and task.state is TaskState.SENT:
             self._take_back(worker)
         with self._lock:
-            was_waiting = self._state.discard_waiting(task)
-        if was_waiting:
-            outcomes.cancel(task, "future.cancel()")
+            was_waiting = not task.attempts and not task.put_backs and self._state.discard_waiting(task)
+        if was_waiting and not outcomes.cancel_quietly(task):
+            self._delivery.put(partial(outcomes.cancel, task, "future.cancel()"))
         answered.set()
 
     def kill(self, task: Task, reason: str) -> None:
         """A task is to be ended, if it still runs."""
         worker = task.future._worker
-        if worker is not None and task.state is TaskState.SENT:
+        if worker is not None and worker.state is WorkerState.BUSY:
             self._take_back(worker)
+            self._read(worker)
         with self._lock:
-            was_waiting = self._state.discard_waiting(task)  # to be run once more
-            workers = [
-                worker
-                for worker in self._state.workers.values()
-                if worker.task is task and worker.state is not WorkerState.SWEEPING  # then it is over
-            ]
-            for worker in workers:
+            was_waiting = self._state.discard_waiting(task)  # not begun, or to be run once more
+            is_running = worker is not None and worker.task is task and worker.state is not WorkerState.SWEEPING
+            if worker is not None and is_running:
                 worker.is_unwanted = True
                 worker.verdict = worker.verdict or partial(outcomes.killed, reason)
         if was_waiting:
             self._delivery.put(partial(outcomes.cancel, task, reason))
-        for worker in workers:
-            self._take_back(worker)
-            self._read(worker)
-            if worker.task is task and worker.state is WorkerState.BUSY:
-                self._endings.end(worker)
+        elif worker is not None and is_running and worker.state is WorkerState.BUSY:
+            self._endings.end(worker)
 
     def close(self, *, cancel: bool, kill_at: float | None, reason: str) -> None:
         """The pool is to be shut down."""
         if cancel:
-            self._take_all_back()
+            for worker in list(self._state.workers.values()):
+                if worker.ahead:
+                    self._take_back(worker)
         with self._lock:
             self._state.closing = True
             if kill_at is not None:
@@ -155,6 +152,7 @@ class Supervisor:
     def _read_inbox(self) -> None:
         """Do what was wished, in its order; tasks that come one after the other are taken in together."""
         tasks: list[Task] = []
+        self.is_taking_in = True
         while self._inbox:
             wish = self._inbox.popleft()
             if isinstance(wish, Task):
@@ -166,6 +164,7 @@ class Supervisor:
             wish()
         if tasks:
             self._take_in(tasks)
+        self.is_taking_in = False
 
     # --- the thread ---
 
@@ -243,7 +242,8 @@ class Supervisor:
             self._watch.janitor()
 
     def _kill_all(self) -> None:
-        self._take_all_back()
+        for worker in list(self._state.workers.values()):
+            self._settle_accounts(worker)  # first: what goes back is cancelled with what waits
         with self._lock:
             self._state.kill_at = None
             reason = self._state.kill_reason or "shutdown"
@@ -293,16 +293,20 @@ class Supervisor:
         if mask & ~select.POLLOUT:
             self._read(worker)
 
-    def _read(self, worker: Worker) -> None:
+    def _take_from(self, worker: Worker, receive: Callable[[], list[Frame]]) -> None:
+        """Take in what has come; end a worker that has sent what is none of ours."""
         try:
-            frames, inflow = worker.channel.receive()
+            frames = receive()
         except ForeignBytesError as error:
             self._take_frames(worker, error.frames)
             worker.verdict = worker.verdict or partial(outcomes.died, f"Something wrote to its channel: {error}.")
             self._endings.end(worker)
-            return
-        self._take_frames(worker, frames)
-        if inflow is Inflow.CLOSED and worker.state is not WorkerState.ENDING:
+        else:
+            self._take_frames(worker, frames)
+
+    def _read(self, worker: Worker) -> None:
+        self._take_from(worker, worker.channel.receive)
+        if worker.channel.inflow is Inflow.CLOSED and worker.state is not WorkerState.ENDING:
             self._watch.drop(worker, worker.channel.fileno())
             # A dying process closes its descriptors an instant before it counts as dead.
             if worker.state is not WorkerState.LEAVING and not worker.contained.has_ended(_DYING):
@@ -312,11 +316,7 @@ class Supervisor:
     def _on_death(self, worker: Worker, _mask: int) -> None:
         if worker.state is WorkerState.ENDING:
             return
-        try:
-            frames = worker.channel.receive_rest()
-        except ForeignBytesError as error:
-            frames = error.frames
-        self._take_frames(worker, frames)
+        self._take_rest(worker)
         if worker.state is WorkerState.STOPPING:
             self._await_survivors(worker)
         else:
@@ -340,10 +340,18 @@ class Supervisor:
         if not worker.survivors:
             self._endings.end(worker)
 
+    def _take_rest(self, worker: Worker) -> None:
+        """Take in whatever there is, of a worker that is dead or to be ended."""
+        try:
+            frames = worker.channel.receive_rest()
+        except ForeignBytesError as error:
+            frames = error.frames
+        self._take_frames(worker, frames)
+
     def _take_frames(self, worker: Worker, frames: list[Frame]) -> None:
         if worker.state is WorkerState.ENDING:
             return  # the outcome is fixed already
-        if worker.channel.is_awake_for:
+        if worker.channel.leaves_answers:
             self._leaving_answers.add(worker)
         self._answers.take(worker, frames)
 
@@ -352,8 +360,8 @@ class Supervisor:
         for worker in list(self._leaving_answers):
             if worker.state is WorkerState.ENDING:
                 self._leaving_answers.discard(worker)
-            elif frames := worker.channel.receive_left():
-                self._take_frames(worker, frames)
+            else:
+                self._take_from(worker, worker.channel.receive_left)
 
     def _fall_asleep(self) -> bool:
         """Have workers wake us with their next answer; return False if one of them has left some already."""
@@ -369,13 +377,22 @@ class Supervisor:
 
     # --- tasks that were sent ahead ---
 
-    def _take_back(self, worker: Worker) -> None:
-        self._feeding.take_back(worker)
+    def _take_back(self, worker: Worker, *, but: Task | None = None) -> None:
+        self._feeding.take_back(worker, but)
+        if worker.channel.is_spoilt:
+            self._end_spoilt(worker)
 
-    def _take_all_back(self) -> None:
-        for worker in list(self._state.workers.values()):
-            if worker.ahead:
-                self._take_back(worker)
+    def _end_spoilt(self, worker: Worker) -> None:
+        """Something beneath the worker has read what was meant for it: nobody knows any more what it runs."""
+        if not worker.is_spoilt:
+            worker.is_spoilt = True
+            worker.verdict = worker.verdict or partial(outcomes.died, "Something had read what the pool sent it.")
+            self._endings.end(worker)
+
+    def _settle_accounts(self, worker: Worker) -> None:
+        """Before its end: what it has not begun goes back, what it has answered counts."""
+        self._take_back(worker)
+        self._take_rest(worker)
 
     def _relieve(self, worker: Worker) -> None:
         """What was sent ahead to it could be run by others: by one that is idle, or because its own task is long.
@@ -387,6 +404,11 @@ class Supervisor:
             begun = worker.begun_at()
             worker.stuck_at = now + STUCK
             worker.is_stuck = now - (worker.handed + _STARVED if begun is None else begun) >= STUCK
+            if begun is None and worker.answers:
+                self._read(worker)  # for the last time: what comes before those answers is here, or was never begun
+                if worker.answers and worker.state is WorkerState.BUSY:
+                    self._end_spoilt(worker)
+                    return
             if not worker.is_stuck:
                 return
         self._take_back(worker)

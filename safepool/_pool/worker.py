@@ -82,6 +82,7 @@ class Worker:
     ahead: deque[Task] = field(default_factory=deque)  # sent to it already, to be run after that
     answers: dict[int, Frame] = field(default_factory=dict)  # read, but those of earlier tasks are still to come
     pace: float | None = None  # seconds that its tasks take, lately
+    is_spoilt: bool = False  # its tasks have read what was meant for it: it is ended
     is_stuck: bool = False  # nothing is sent ahead until its task is over
     stuck_at: float | None = None  # when to look whether the tasks behind its own are kept waiting
     handed: float = 0.0  # when the last bytes of the task were sent, or the one before it was over
@@ -104,7 +105,6 @@ class Worker:
     residents: set[tuple[int, int]] = field(
         default_factory=set
     )  # (pid, start): beneath it, and no task's to answer for
-    outcome: Frame | None = None  # of its task, while it sweeps
     watched: set[int] = field(default_factory=set)
 
     def begun_at(self) -> float | None:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import pickle
 import sys
 from collections.abc import Callable
-from types import FunctionType
+from types import FunctionType, ModuleType
 from typing import Any
 
 from safepool._worker import payload
@@ -38,7 +38,7 @@ class CallPickler:
         self._dumps = dumps
         self._imports_main = imports_main
         self._plain_types = payload.PLAIN_TYPES - reducers.keys()
-        self._names: dict[FunctionType, bytes] = {}
+        self._names: dict[FunctionType, tuple[dict[str, Any], str, bytes]] = {}  # where, under what, as what
 
     def dumps(self, call: Parts) -> tuple[bytes, bool]:
         """Pickle a call; tell also whether letting go of it runs nobody's code.
@@ -47,7 +47,7 @@ class CallPickler:
             Exception: What ``pickle`` raised.
         """
         fn, args, kwargs = call
-        name = (self._names.get(fn) or self._name(fn)) if type(fn) is FunctionType else _NO_NAME
+        name = self._name(fn) if type(fn) is FunctionType else _NO_NAME
         if name == _NO_NAME:
             return _NO_NAME + self._dumps(call), False
         if not kwargs and self._plain_types.issuperset(map(type, args)):
@@ -55,15 +55,21 @@ class CallPickler:
         return name + self._dumps((args, kwargs)), False
 
     def _name(self, fn: FunctionType) -> bytes:
-        """Return what the function goes as, once that is known to be true."""
-        if not self._imports_main or not _is_found(fn):
+        """Return what the function goes as, if it is found under that name now."""
+        known = self._names.get(fn)
+        if known is not None and known[0].get(known[1]) is fn:
+            return known[2]
+        self._names.pop(fn, None)
+        module = _home_of(fn) if self._imports_main else None
+        if module is None:
             return _NO_NAME
         name = f"{fn.__module__}\n{fn.__qualname__}".encode()
         if len(name) > _LONGEST_NAME:
             return _NO_NAME
         if len(self._names) >= _MOST_KNOWN:
             self._names.clear()
-        self._names[fn] = name = bytes([len(name)]) + name
+        name = bytes([len(name)]) + name
+        self._names[fn] = vars(module), fn.__qualname__, name
         return name
 
 
@@ -99,9 +105,8 @@ class CallReader:
         return fn
 
 
-def _is_found(fn: FunctionType) -> bool:
-    module = sys.modules.get(fn.__module__ or "")
-    try:
-        return getattr(module, fn.__qualname__, None) is fn and "\n" not in fn.__module__ + fn.__qualname__
-    except Exception:  # a module may compute its attributes
-        return False
+def _home_of(fn: FunctionType) -> ModuleType | None:
+    """Return the module in which the function is found under its name; None if there is none."""
+    module, name = fn.__module__, fn.__qualname__
+    home = sys.modules.get(module) if type(module) is str and "\n" not in module + name else None
+    return home if type(home) is ModuleType and vars(home).get(name) is fn else None

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import enum
+import errno
 import socket
 from array import array
 from collections import deque
@@ -21,6 +22,7 @@ _RECEIVE_SIZE = 1 << 16  # bytes per read, since each of 128 KiB and more maps f
 _LARGE_RECEIVE_SIZE = 1 << 18  # where there is much: more than a socket's buffer
 _MOST_PER_TURN = 64  # reads, so that one worker's 300 MB result does not hold up another's deadline
 _TICKET_SIZE = 8  # bytes
+_DEAD = {errno.EPIPE, errno.ECONNRESET, errno.ENOTCONN, errno.EBADF}  # of the other end, or of ours
 _JOINED_SIZE = 1 << 16  # bytes; up to here one copy costs less than a second system call
 
 
@@ -58,7 +60,9 @@ class Channel:
         self._reader = FrameReader()
         self._ring_reader = FrameReader()
         self._outgoing: deque[memoryview] = deque()
-        self.is_awake_for = False  # the worker takes the host to be awake, and leaves its answers in the ring
+        self.inflow = Inflow.DRAINED
+        self.is_spoilt = False  # the tickets do not tell any more what the worker may begin
+        self.leaves_answers = False  # the worker takes the host to be awake, and leaves its answers in the ring
 
     def fileno(self) -> int:
         """Return the descriptor, for a selector."""
@@ -92,19 +96,22 @@ class Channel:
         self.flush()
         try:
             sent = self._tickets.send(array("Q", [task for _, task, _ in frames]).tobytes())
-        except BlockingIOError:  # as many sends as there may be are unread
-            return 0
-        except OSError:  # the worker is dead: its pidfd will say so
-            return len(frames)
-        return sent // _TICKET_SIZE
+        except OSError as error:
+            return len(frames) if error.errno in _DEAD else 0  # else: as many as there may be are unread
+        assert sent == len(frames) * _TICKET_SIZE
+        return len(frames)
 
     def take_back(self) -> list[int]:
         """Take back the tickets that the worker has not taken; return their numbers, in the order of sending."""
-        numbers = array("Q")
+        pieces = []
         with contextlib.suppress(OSError):
             while piece := self.their_tickets.recv(_RECEIVE_SIZE, socket.MSG_DONTWAIT):
-                numbers.frombytes(piece)
-        return numbers.tolist()
+                pieces.append(piece)
+        tickets = b"".join(pieces)
+        if len(tickets) % _TICKET_SIZE:  # somebody has read part of one
+            self.is_spoilt = True
+            return []
+        return memoryview(tickets).cast("Q").tolist()
 
     def flush(self) -> bool:
         """Send what is left, as far as it fits; return True if nothing is."""
@@ -112,10 +119,10 @@ class Channel:
             piece = self._outgoing[0]
             try:
                 sent = self._socket.send(piece)
-            except BlockingIOError:
-                return False
-            except OSError:  # the worker is dead or has closed its end: its pidfd will say so
-                self._outgoing.clear()
+            except OSError as error:
+                if error.errno not in _DEAD:  # no room, in the socket or in the kernel
+                    return False
+                self._outgoing.clear()  # its pidfd will say so
                 return True
             if sent == len(piece):
                 self._outgoing.popleft()
@@ -123,8 +130,8 @@ class Channel:
                 self._outgoing[0] = piece[sent:]
         return True
 
-    def receive(self) -> tuple[list[Frame], Inflow]:
-        """Return the frames that have come in, and what can be expected of the channel.
+    def receive(self) -> list[Frame]:
+        """Return the frames that have come in; ``inflow`` says what can be expected of the channel.
 
         Those of the ring come last: whatever was sent before something that is here now is here, too.
 
@@ -132,23 +139,27 @@ class Channel:
             ForeignBytesError: Something else than a worker has written to the channel.
         """
         frames: list[Frame] = []
-        inflow = Inflow.MORE
+        self.inflow = Inflow.MORE
         size = _RECEIVE_SIZE
         for _ in range(_MOST_PER_TURN):
             piece = self._receive_piece(size)
             if not piece:
-                inflow = Inflow.DRAINED if piece is None else Inflow.CLOSED
+                self.inflow = Inflow.DRAINED if piece is None else Inflow.CLOSED
                 break
-            self.is_awake_for = True
+            self.leaves_answers = True
             frames += self._feed(piece, frames)
             if len(piece) < size:  # all there was; if more came meanwhile, the selector says so
-                inflow = Inflow.DRAINED
+                self.inflow = Inflow.DRAINED
                 break
             size = _LARGE_RECEIVE_SIZE
-        return frames + self.receive_left(), inflow
+        return self._with_left(frames)
 
     def receive_left(self) -> list[Frame]:
-        """Return the frames that the worker has left in the ring."""
+        """Return the frames that the worker has left in the ring.
+
+        Raises:
+            ForeignBytesError: Something else than a worker has written there.
+        """
         piece = self._ring.take()
         return self._ring_reader.feed(piece) if piece else []
 
@@ -156,7 +167,7 @@ class Channel:
         """Have the worker send its next answer; return False if there is one in the ring already."""
         if not self._ring.fall_asleep():
             return False
-        self.is_awake_for = False
+        self.leaves_answers = False
         return True
 
     def receive_rest(self) -> list[Frame]:
@@ -167,7 +178,7 @@ class Channel:
         frames: list[Frame] = []
         while piece := self._receive_piece(_RECEIVE_SIZE):
             frames += self._feed(piece, frames)
-        return frames + self.receive_left()
+        return self._with_left(frames)
 
     def close(self) -> None:
         """Close our ends; what was still to be sent is dropped."""
@@ -180,7 +191,16 @@ class Channel:
         try:
             return self._reader.feed(piece)
         except ForeignBytesError as error:
-            error.frames = earlier + error.frames + self.receive_left()
+            error.frames = earlier + error.frames
+            with contextlib.suppress(ForeignBytesError):
+                error.frames = self._with_left(error.frames)
+            raise
+
+    def _with_left(self, earlier: list[Frame]) -> list[Frame]:
+        try:
+            return earlier + self.receive_left()
+        except ForeignBytesError as error:
+            error.frames = earlier + error.frames
             raise
 
     def _receive_piece(self, size: int) -> bytes | None:

@@ -9,8 +9,9 @@ One writes and one reads, without a lock:
 2. The host says that it sleeps, then looks once more. The worker says what it has, then looks whether the host sleeps.
    Whatever the order of the four, one of the two sees the other. (``test_ring.py`` tries every order.)
 
-Facts: an aligned word is written and read whole on every machine that CPython runs on. Its locks are taken and released
-with instructions that no load or store passes on x86 and ARMv8, which is what orders the steps above.
+Facts: an aligned word is written and read whole on every machine that CPython runs on. What orders the steps above is a
+lock that is taken and given back twice: on x86 taking it is a full barrier; on ARMv8 nothing passes a release that is
+followed by an acquire.
 """
 
 from __future__ import annotations
@@ -47,21 +48,17 @@ class AnswerRing:
         after = written + len(frame)
         if after - self._read[0] > self._size:
             return False
-        start, end = written % self._size, after % self._size
-        if start <= end:
-            self._data[start:end] = frame
-        else:
-            self._data[start:] = frame[: self._size - start]
-            self._data[:end] = frame[self._size - start :]
-        with self._fence:
-            pass
+        start = written % self._size
+        room = self._size - start
+        self._data[start : start + len(frame)] = frame[:room]
+        self._data[: max(0, len(frame) - room)] = frame[room:]
+        self._order()
         self._written[0] = after
         return True
 
     def wakes_host(self) -> bool:
         """Return True if the host sleeps, and take it to be awake from now on: the caller is to send it something."""
-        with self._fence:
-            pass
+        self._order()
         if self._is_awake[0]:
             return False
         self._is_awake[0] = 1
@@ -74,20 +71,24 @@ class AnswerRing:
         read, written = self._read[0], self._written[0]
         if read == written:
             return b""
-        with self._fence:
-            pass
+        self._order()
         start, end = read % self._size, written % self._size
         taken = bytes(self._data[start:end] if start < end else b"")
         if start >= end:
             taken = bytes(self._data[start:]) + bytes(self._data[:end])
-        with self._fence:
-            pass
+        self._order()
         self._read[0] = written
         return taken
 
     def fall_asleep(self) -> bool:
         """Have the worker send its next answer; return False if there is something here already."""
         self._is_awake[0] = 0
+        self._order()
+        return self._read[0] == self._written[0]
+
+    def _order(self) -> None:
+        """What was done before is seen by the other process before what is done from here on."""
         with self._fence:
             pass
-        return self._read[0] == self._written[0]
+        with self._fence:
+            pass

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import itertools
 import os
+import socket
 import subprocess
 import sys
 import time
@@ -219,3 +221,20 @@ def squares_by_reusable_executor(numbers: list[int]) -> tuple[list[int], set[int
 
     squares = list(get_reusable_executor(1).map(square, numbers))
     return squares, {get_reusable_executor(1).submit(tell_pid).result() for _ in numbers}
+
+
+def spoil_ring() -> None:
+    """Write what no answer begins with to where answers are left, as wild code might."""
+    ring = next(thing for thing in gc.get_objects() if type(thing).__name__ == "AnswerRing")
+    ring._data[:64] = b"x" * 64
+    ring._written[0] += 64
+
+
+def steal_tickets(size: int) -> None:
+    """Read from every socket there is, as a library might that closes or drains descriptors by number."""
+    for name in os.listdir("/proc/self/fd"):
+        try:
+            with socket.socket(fileno=os.dup(int(name))) as stolen:
+                stolen.recv(size, socket.MSG_DONTWAIT)
+        except OSError:
+            pass

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import gc
 import pickle
 import sys
 import types
+import weakref
 from functools import partial
 from typing import Any
 
@@ -112,16 +114,27 @@ def test_module_is_imported_if_need_be(monkeypatch: pytest.MonkeyPatch) -> None:
     assert fn(*args) == (0.0, 1.0, 1)
 
 
-def test_names_of_many_functions_are_not_kept_for_ever() -> None:
-    pickler = new_pickler()
+def test_functions_that_are_known_by_name_are_not_kept_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
+    pickler, kept = new_pickler(), []
     for number in range(1000):
-        module = types.ModuleType("made_up")
         fn = types.FunctionType(add.__code__, globals(), f"fn{number}")
-        fn.__module__ = fn.__qualname__ = __name__
-        setattr(module, __name__, fn)
-        pickler._names[fn] = b"x"
-        pickler._name(add)
-    assert len(pickler._names) <= 257
+        fn.__qualname__ = fn.__name__
+        monkeypatch.setattr(sys.modules[__name__], fn.__name__, fn, raising=False)
+        kept.append(weakref.ref(fn))
+        assert pickler._name(fn).endswith(f"fn{number}".encode())
+    del fn
+    monkeypatch.undo()
+    gc.collect()
+    assert sum(ref() is not None for ref in kept) <= 256
+
+
+def test_function_that_was_replaced_under_its_name_goes_by_value(monkeypatch: pytest.MonkeyPatch) -> None:
+    pickler, old = new_pickler(), add
+    assert pickler.dumps((old, (1,), {}))[0][0] != 0
+    monkeypatch.setattr(sys.modules[__name__], "add", len)
+    packed, _ = pickler.dumps((old, (1, 2), {}))
+    fn, args, _ = CallReader().loads(packed)
+    assert fn(*args, extra=0) == 3
 
 
 def test_unpicklable_argument_is_the_error_that_pickle_has() -> None:

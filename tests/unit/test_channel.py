@@ -83,25 +83,25 @@ def test_payload_of_any_size_arrives_whole(channel: Channel, size: int) -> None:
 def test_receive_gives_whole_frames_and_keeps_the_torn_one_for_later(channel: Channel) -> None:
     stream = framed(Kind.READY, 0, b"") + framed(Kind.RESULT, 4, b"value")
     channel.theirs.send(stream[:-2])
-    assert channel.receive() == ([Frame(Kind.READY, 0, b"")], Inflow.DRAINED)
+    assert (channel.receive(), channel.inflow) == ([Frame(Kind.READY, 0, b"")], Inflow.DRAINED)
     channel.theirs.send(stream[-2:])
-    assert channel.receive() == ([Frame(Kind.RESULT, 4, b"value")], Inflow.DRAINED)
-    assert channel.receive() == ([], Inflow.DRAINED)
+    assert (channel.receive(), channel.inflow) == ([Frame(Kind.RESULT, 4, b"value")], Inflow.DRAINED)
+    assert (channel.receive(), channel.inflow) == ([], Inflow.DRAINED)
 
 
 def test_receive_from_a_closed_peer_gives_what_it_left_and_then_the_end(channel: Channel) -> None:
     channel.theirs.send(framed(Kind.RESULT, 4, b"value"))
     channel.theirs.close()
-    frames, inflow = channel.receive()
+    frames = channel.receive()
     assert frames == [Frame(Kind.RESULT, 4, b"value")]
-    assert inflow is not Inflow.CLOSED or not frames
-    assert channel.receive() == ([], Inflow.CLOSED)
+    assert channel.inflow is not Inflow.CLOSED
+    assert (channel.receive(), channel.inflow) == ([], Inflow.CLOSED)
 
 
 def test_peer_that_closed_with_our_bytes_unread_is_closed(channel: Channel) -> None:
     channel.send(Kind.RUN, 1, b"unread")
     channel.theirs.close()
-    assert channel.receive() == ([], Inflow.CLOSED)
+    assert (channel.receive(), channel.inflow) == ([], Inflow.CLOSED)
     assert channel.receive_rest() == []
 
 
@@ -130,9 +130,9 @@ def test_receive_says_so_when_one_turn_was_not_enough(channel: Channel, monkeypa
     monkeypatch.setattr("safepool._worker.channel._LARGE_RECEIVE_SIZE", HEADER_SIZE // 6)
     monkeypatch.setattr("safepool._worker.channel._MOST_PER_TURN", 2)
     channel.theirs.send(framed(Kind.RESULT, 4, b""))
-    assert channel.receive() == ([], Inflow.MORE)
+    assert (channel.receive(), channel.inflow) == ([], Inflow.MORE)
     channel.receive()
-    assert channel.receive()[0] == [Frame(Kind.RESULT, 4, b"")]
+    assert channel.receive() == [Frame(Kind.RESULT, 4, b"")]
 
 
 # --- after a worker's death ---
@@ -163,10 +163,12 @@ def test_rest_is_read_without_waiting_for_a_descendant_that_holds_the_other_end(
 
     assert channel.receive_rest() == [Frame(Kind.RESULT, 4, b"value")]
 
-    assert channel.receive() == ([], Inflow.DRAINED), "nobody held the other end: the test proves nothing"
+    assert (channel.receive(), channel.inflow) == ([], Inflow.DRAINED), (
+        "nobody held the other end: the test proves nothing"
+    )
     holder.kill()
     holder.wait()
-    assert channel.receive() == ([], Inflow.CLOSED)
+    assert (channel.receive(), channel.inflow) == ([], Inflow.CLOSED)
     channel.close()
 
 

@@ -63,6 +63,17 @@ def test_host_does_not_fall_asleep_over_an_answer(ring: AnswerRing) -> None:
     assert not ring.put(b"next")
 
 
+def test_answer_that_fills_the_ring_to_the_last_byte_is_left() -> None:
+    for shift in (0, 1, ROOM - 1):
+        ring = new_ring()
+        ring.wakes_host()
+        assert ring.put(bytes(shift))
+        assert ring.take() == bytes(shift)
+        assert ring.put(b"x" * ROOM)
+        assert not ring.put(b"y")
+        assert ring.take() == b"x" * ROOM
+
+
 @given(st.lists(st.binary(max_size=ROOM), max_size=40), st.data())
 def test_whatever_is_left_comes_out_whole_and_in_order(answers: list[bytes], data: st.DataObject) -> None:
     ring = new_ring()
@@ -130,7 +141,10 @@ def schedules(touches: int) -> Iterator[tuple[str, ...]]:
 
 @pytest.mark.parametrize("is_awake", [True, False])
 def test_one_of_the_two_sees_the_other_in_whatever_order(is_awake: bool) -> None:
-    """Else an answer lies there, and the host sleeps until something else happens."""
+    """Else an answer lies there, and the host sleeps until something else happens.
+
+    Every order of the steps, that is; that a machine keeps to the order of each is the fence's business.
+    """
     seen = set()
     for schedule in schedules(6):
         ring, turns = new_ring(), Turns(schedule)
