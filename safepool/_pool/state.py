@@ -12,8 +12,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from concurrent.futures.process import BrokenProcessPool
-from dataclasses import dataclass, field
 
+from safepool._plain import dataclass, field
 from safepool._pool.lanes import Lanes
 from safepool._pool.task import Task, TaskState
 from safepool._pool.worker import OCCUPYING, RUNNING, Worker, WorkerState

@@ -5,10 +5,10 @@ from __future__ import annotations
 import enum
 import reprlib
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from types import BuiltinFunctionType, FunctionType
 from typing import TYPE_CHECKING, Any
 
+from safepool._plain import dataclass
 from safepool._pool.terms import Terms
 from safepool._worker.payload import PLAIN_TYPES
 
@@ -54,7 +54,7 @@ class Task:
     attempts: int = 0  # how often it has begun
     put_backs: int = 0  # how often it was taken back from a worker that died before it began
     unfit: BaseException | None = None  # why it cannot be sent; it fails when its turn comes
-    state: TaskState = field(default=TaskState.WAITING)
+    state: TaskState = TaskState.WAITING
 
     def release(self) -> None:
         """Let go of the call: this may run finalizers, which are user code."""

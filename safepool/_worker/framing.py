@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import enum
 import struct
-from typing import NamedTuple
+
+from safepool._plain import NamedTuple
 
 __all__ = ["HEADER_SIZE", "ForeignBytesError", "Frame", "FrameReader", "Kind", "header"]
 
