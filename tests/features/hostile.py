@@ -8,6 +8,7 @@ import os
 import resource
 import signal
 import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -57,7 +58,8 @@ class Finalized:
 
 
 def use_up_descriptors() -> NoReturn:
-    """Leave none to read a source file with, or to import a module."""
+    """Leave none to read a source file with, or to import a module, not even one that others have imported already."""
+    sys.modules.pop("traceback", None)
     resource.setrlimit(resource.RLIMIT_NOFILE, (3, resource.getrlimit(resource.RLIMIT_NOFILE)[1]))
     with open(os.devnull, encoding="ascii"):
         raise AssertionError("there was one left")
