@@ -2,7 +2,7 @@
 
 ``dataclasses`` imports ``inspect``, ``ast`` and ``dis``, ``typing`` imports ``re``: 4 ms and 3 ms, which the host pays
 before the first worker can be started, and worker and janitor before they are there. To type checkers these are the
-standard library's own; ``test_plain`` holds the two to the same behaviour.
+standard library's own; ``tests/unit/test_plain.py`` holds the two to the same behaviour.
 
 Facts: with ``from __future__ import annotations`` the names of a class's fields stand in its ``__annotations__``, in
 order, whatever the annotations say.
