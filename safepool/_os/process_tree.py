@@ -9,7 +9,8 @@ The order is: freeze, list to a fixpoint, kill, confirm, list once more. Facts (
   group can outrun a list, so the group is frozen first and each newcomer as it is found, until a pass finds none.
 * Killing the group first would reparent its children and lose the parent chain, the only trace of a child that
   cleared its environment and made its own session.
-* A process in the middle of ``execve`` shows no environment for an instant: hence the pass after everybody is dead.
+* A process in the middle of ``execve`` shows neither environment nor command line (proc(5), environ_read), for an
+  instant, or for as long as a busy machine keeps it waiting just then. It is looked at until it shows them.
 * A session's number is pinned while any member lives. If its leader's number shows another start time, the number
   has been taken over, and the session is no longer ours.
 
@@ -37,7 +38,9 @@ _PATIENCE = 5.0  # seconds for killed processes to die: 4 GB of memory take 0.1 
 _MOST_PASSES = 1000  # of about 0.1 ms; a chain of forkers is caught in 10 to 80
 _QUIET_PASSES = 5  # without a newcomer, where somebody has moved to a session of its own
 _QUIET = 0.005  # seconds of the same: longer than a process waits for its turn on a busy machine
+_KERNEL_THREADS = 2  # the parent of them all
 _MOST_HELD = 128  # descriptors; a larger tree is ended in turns
+_LONGEST_EXEC = 1.0  # seconds; who shows nothing of itself for longer has made itself so
 _RETRY = 0.01  # seconds until the next look where there was no room for one
 
 NO_COMMAND = "(a process without a command line)"  # in the middle of an exec, for instance
@@ -98,7 +101,9 @@ class TreeEnding:
         self._since = first if since is None else since
         self._held: dict[int, _Held] = {}  # by pid: everybody found and not yet seen dead
         self._seen: set[tuple[int, int]] = set()  # (pid, start)
-        self._retry_at: float | None = None  # when to look again for those that could not be held
+        self._retry_at: float | None = None  # when to look again: for those that could not be held, or not be told
+        self._unknown: set[int] = set()  # those in the middle of an exec, at the last look
+        self._unknown_until = time.monotonic() + _LONGEST_EXEC
         self._cleaners_until: float | None = None  # when the grace of clean-up processes is over
         self.ended: list[Remains] = []
         self._give_up = time.monotonic() + _PATIENCE
@@ -170,19 +175,23 @@ class TreeEnding:
             for _ in range(_MOST_PASSES):
                 pids = list_pids()
                 fresh, known = pids - known, pids
+                self._unknown.clear()
                 before = len(self._seen)
                 for row in self._find_members(fresh, rows):
                     somebody_moved |= row.session not in self._leaders
                     if row.pid not in self._held:
                         self._seize(row)
+                known -= self._unknown
                 if len(self._seen) > before:
                     quiet, quiet_since = 0, time.monotonic()
                 else:
                     quiet += 1
                     is_long = quiet >= _QUIET_PASSES and time.monotonic() >= quiet_since + _QUIET
                     if is_long or not somebody_moved:
-                        return
+                        break
         except OSError:  # no descriptor to read /proc with
+            self._retry_at = time.monotonic() + _RETRY
+        if self._unknown and time.monotonic() < self._unknown_until:
             self._retry_at = time.monotonic() + _RETRY
 
     def _seize(self, row: ProcessRow) -> None:
@@ -269,7 +278,12 @@ class TreeEnding:
         return False
 
     def _is_marked(self, row: ProcessRow) -> bool:
-        return bool(self._marker) and not row.is_dead and self._marker in environment_of(row.pid)
+        if not self._marker or row.is_dead:
+            return False
+        environment = environment_of(row.pid)
+        if not environment and row.parent != _KERNEL_THREADS and not command_of(row.pid):
+            self._unknown.add(row.pid)
+        return self._marker in environment
 
     def _kill(self, *, cleaners: bool = False) -> None:
         """Kill everybody, but let clean-up processes go on, unless their grace is over."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 import enum
 
 from safepool._plain import NamedTuple
-from safepool._pool.state import PoolState
+from safepool._pool.state import Headcount, PoolState
 from safepool._pool.worker import Worker, WorkerState
 
 __all__ = ["Action", "Do", "decide", "next_instant"]
@@ -17,13 +17,14 @@ __all__ = ["Action", "Do", "decide", "next_instant"]
 class Do(enum.Enum):
     """What can be done."""
 
-    GIVE = "give the next waiting task to an idle worker"
+    GIVE = "give waiting tasks to idle workers, and to busy ones ahead"
     START = "start one more worker"
     WARN = "its task has used up its soft timeout: tell it"
     CONDEMN = "its task is past its deadline: get its stacks"
     STOP = "send it SIGTERM, and wait for the grace"
     END = "end it with its tree"
     RETIRE = "tell it to leave"
+    RELIEVE = "take back what was sent ahead: others could run it"
     KEEP = "nothing to do, but it stays"
     MEASURE = "look at the memory of those whose tasks have a limit"
     KILL_ALL = "end every worker and cancel what waits"
@@ -41,13 +42,21 @@ def decide(state: PoolState, now: float) -> list[Action]:
     """Return what is to be done at this instant."""
     if state.kill_at is not None and now >= state.kill_at:
         return [Action(Do.KILL_ALL)]
-    overdue = [worker for worker in state.workers.values() if _is_overdue(worker, now)]
+    idle, starting, overdue = [], [], []
+    for worker in state.workers.values():  # once, since it is done for every task of a pool that has little to do
+        if worker.state is WorkerState.IDLE:
+            idle.append(worker)
+        elif worker.state is WorkerState.STARTING:
+            starting.append(worker)
+        if worker.due is not None and worker.due <= now and _can_be_late(worker):
+            overdue.append(worker)
+    count = state.headcount()
     actions = [_decide_overdue(worker) for worker in overdue if worker.state is not WorkerState.IDLE]
-    work = _decide_work(state, now)
-    retiring = [action.worker for action in work if action.do is Do.RETIRE and action.worker]
-    idle = [worker for worker in overdue if worker.state is WorkerState.IDLE and worker not in retiring]
-    surplus = state.surplus() - sum(not state.is_worn(worker) for worker in retiring)
-    actions += _decide_idle(state, idle, surplus) + work
+    work = _decide_work(state, now, count, idle, starting)
+    if overdue:
+        actions += _decide_idle(state, count, [worker for worker in overdue if worker.state is WorkerState.IDLE], work)
+    actions += work
+    actions += _decide_ahead(state, now, count)
     if state.measure_at is not None and now >= state.measure_at:
         actions.append(Action(Do.MEASURE))
     if (state.closing or state.abandoned) and not state.waiting_count and not state.workers:
@@ -57,16 +66,20 @@ def decide(state: PoolState, now: float) -> list[Action]:
 
 def next_instant(state: PoolState) -> float | None:
     """Return when ``decide`` must be asked again even if nothing happens, or None for never."""
-    instants = [worker.due for worker in state.workers.values() if worker.due is not None]
+    instants = []
+    for worker in state.workers.values():
+        if worker.due is not None:
+            instants.append(worker.due)
+        if worker.stuck_at is not None:
+            instants.append(worker.stuck_at)
     instants += [instant for instant in (state.kill_at, state.measure_at) if instant is not None]
     if state.failed_starts and state.to_start():
         instants.append(state.start_at)
     return min(instants, default=None)
 
 
-def _is_overdue(worker: Worker, now: float) -> bool:
-    is_ending = worker.state in (WorkerState.ENDING, WorkerState.SWEEPING)  # looked at in every turn
-    return worker.due is not None and worker.due <= now and not is_ending
+def _can_be_late(worker: Worker) -> bool:
+    return worker.state not in (WorkerState.ENDING, WorkerState.SWEEPING)  # these are looked at in every turn
 
 
 def _decide_overdue(worker: Worker) -> Action:
@@ -78,8 +91,11 @@ def _decide_overdue(worker: Worker) -> Action:
     return Action(Do.END, worker)
 
 
-def _decide_idle(state: PoolState, overdue: list[Worker], surplus: int) -> list[Action]:
+def _decide_idle(state: PoolState, count: Headcount, overdue: list[Worker], work: list[Action]) -> list[Action]:
     """Of those that have been idle for long enough, let as many leave as nobody needs."""
+    retiring = [action.worker for action in work if action.do is Do.RETIRE and action.worker]
+    overdue = [worker for worker in overdue if worker not in retiring]
+    surplus = state.surplus(count) - sum(not state.is_worn(worker) for worker in retiring)
     may_leave = [worker for worker in overdue if not worker.undelivered and not state.is_worn(worker)]
     leaving = [] if _is_ending(state) else may_leave[: max(0, surplus)]
     return [Action(Do.RETIRE if worker in leaving else Do.KEEP, worker) for worker in overdue]
@@ -89,15 +105,18 @@ def _is_ending(state: PoolState) -> bool:
     return state.closing or state.abandoned or state.breaking
 
 
-def _decide_work(state: PoolState, now: float) -> list[Action]:
-    idle = [worker for worker in state.workers.values() if worker.state is WorkerState.IDLE]
-    starting = [worker for worker in state.workers.values() if worker.state is WorkerState.STARTING]
-    dismissed = _dismissed(state, starting)
-    leaving = [worker for worker in idle if state.is_worn(worker) or worker in dismissed]
-    room = state.max_workers - state.running()
-    actions = [Action(Do.GIVE)] * max(0, min(state.waiting_count, len(idle) - len(leaving), room))
+def _decide_work(
+    state: PoolState, now: float, count: Headcount, idle: list[Worker], starting: list[Worker]
+) -> list[Action]:
+    dismissed = _dismissed(state, count, starting)
+    leaving = [worker for worker in idle if worker in dismissed or state.is_worn(worker)]
+    actions = []
+    if state.waiting_count:
+        room = min(len(idle) - len(leaving), state.max_workers - count.running)
+        if room > 0 or _has_room_ahead(state, count):
+            actions.append(Action(Do.GIVE))
     if now >= state.start_at:
-        actions += [Action(Do.START)] * state.to_start()
+        actions += [Action(Do.START)] * state.to_start(count)
     leaving += [worker for worker in starting if worker in dismissed]
     if _is_ending(state) and not state.waiting_count:
         leaving = idle + starting
@@ -105,9 +124,22 @@ def _decide_work(state: PoolState, now: float) -> list[Action]:
     return actions
 
 
-def _dismissed(state: PoolState, starting: list[Worker]) -> list[Worker]:
+def _has_room_ahead(state: PoolState, count: Headcount) -> bool:
+    return not state.to_start(count) and any(state.room_ahead(worker) > 0 for worker in state.workers.values())
+
+
+def _decide_ahead(state: PoolState, now: float, count: Headcount) -> list[Action]:
+    """Return whose tasks ahead are to be taken back: those of workers that are stuck, or some for one that is idle."""
+    late = [worker for worker in state.workers.values() if worker.stuck_at is not None and worker.stuck_at <= now]
+    loaded = state.ahead_of_idle(count)
+    if loaded is not None and loaded not in late:
+        late.append(loaded)
+    return [Action(Do.RELIEVE, worker) for worker in late]
+
+
+def _dismissed(state: PoolState, count: Headcount, starting: list[Worker]) -> list[Worker]:
     """Return who leaves since the pool was made smaller: who has not begun yet, then who has been idle the longest."""
-    excess = state.excess()
+    excess = state.excess(count)
     if not excess:
         return []
     idle = [worker for worker in state.idle if worker.state is WorkerState.IDLE and not state.is_worn(worker)]

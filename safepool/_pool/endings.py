@@ -44,8 +44,10 @@ class Endings:
         watch: Watch,
         delivery: Delivery,
         staff: Staff,
+        take_back: Callable[[Worker], None],
         on_swept: Callable[[Worker], None],
     ) -> None:
+        self._take_back = take_back
         self._on_swept = on_swept
         self._state = state
         self._lock = lock
@@ -59,6 +61,7 @@ class Endings:
             return
         if worker.state is WorkerState.SWEEPING:
             self._finish_sweep(worker)
+        self._take_back(worker)
         with self._lock:
             worker.failed_boot = worker.state is WorkerState.STARTING
             worker.ended_at = time.monotonic()
@@ -117,7 +120,7 @@ class Endings:
                 task.future._worker = None
                 self._state.put_back(task)
             elif task is not None:
-                part(worker, task)
+                part(worker, task, worker.begun_at())
         if task is not None and not once_more:
             verdict = worker.verdict or partial(outcomes.died, "")
             if obituary.elapsed is None and broken is not None:
@@ -156,12 +159,14 @@ def _report_survivors(worker: Worker, survivors: list[int]) -> None:
         _log.warning("of worker %d's tree these would not die: %s", worker.contained.pid, survivors)
 
 
-def part(worker: Worker, task: Task) -> None:
+def part(worker: Worker, task: Task, begun: float | None) -> None:
     """The task's run is over, one way or another; with the pool's lock held."""
     task.state = TaskState.SETTLED
-    task.future._started_at, task.future._worker = worker.begun_at(), None
-    task.future._attempts = task.attempts
-    task.future._task = None  # no cycle: a result must go when the last reference to its future does
+    future = task.future
+    future._started_at = begun
+    future._worker = None
+    future._attempts = task.attempts
+    future._task = None  # no cycle: a result must go when the last reference to its future does
     worker.task = None
 
 

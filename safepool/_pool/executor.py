@@ -34,6 +34,7 @@ from safepool._pool.state import Settings
 from safepool._pool.terms import Terms
 from safepool._pool.thread_limits import thread_limits
 from safepool._worker import payload
+from safepool._worker.calls import CallPickler
 from safepool._worker.launch import Preparation, spawn_window
 
 __all__ = ["PoolView", "SafeProcessPoolExecutor"]
@@ -149,10 +150,8 @@ class SafeProcessPoolExecutor(MappingExecutor, ProcessPoolExecutor):
         self._mp_context = mp_context or multiprocessing.get_context("spawn")
         preparation = Preparation()
         self._imports_main = preparation.imports_main
-        dumps = partial(
-            payload.dumps if preparation.imports_main else payload.dumps_by_value,
-            reducers=check_reducers("job_reducers", job_reducers),
-        )
+        packers = check_reducers("job_reducers", job_reducers)
+        dumps = partial(payload.dumps if preparation.imports_main else payload.dumps_by_value, reducers=packers)
         reducers = check_reducers("result_reducers", result_reducers)
         calls = (
             _check_call("initializer", initializer, "initargs", initargs),
@@ -174,7 +173,7 @@ class SafeProcessPoolExecutor(MappingExecutor, ProcessPoolExecutor):
             leftovers=check_choice("leftovers", leftovers, get_args(LeftoversPolicy)),
             outfit=outfit,
             inherited_fds=fds,
-            dumps=dumps,
+            dumps=CallPickler(dumps, preparation.imports_main, packers).dumps,
         )
         self._pool = Pool(settings, size, preparation, calls)
         self._finalizer = weakref.finalize(self, self._pool.abandon)

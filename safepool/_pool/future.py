@@ -1,22 +1,48 @@
-"""The future of a task: the standard library's, and what a killable task adds."""
+"""The future of a task: the standard library's, and what a killable task adds.
+
+The standard library's makes a condition, a list of waiters and one of callbacks for each task: half of what a submit
+costs, and most of its memory. Here they are made when somebody asks for them. Whoever holds a future's condition may
+rely on its state, so from when there is one, every change is made under it; until then, under a lock that all futures
+share, which is also taken to make one.
+"""
 
 from __future__ import annotations
 
 import contextlib
 import threading
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from concurrent.futures import Future
+from concurrent.futures._base import FINISHED, PENDING, RUNNING  # private; a future's state is one of them
 from typing import TYPE_CHECKING, Any, TypeVar
+
+from safepool._pool.task import Task, TaskState
 
 if TYPE_CHECKING:
     from safepool._pool.pool import Pool
-    from safepool._pool.task import Task
     from safepool._pool.worker import Worker
     from safepool.errors import EndedProcess
 
 __all__ = ["SafeFuture"]
 
 T = TypeVar("T")
+
+_unwatched = threading.RLock()  # guards futures without a condition; re-entrant, for signal handlers and collections
+
+
+class _Lazy:
+    """An attribute of a future that is made at its first use; from then on it is found in the instance."""
+
+    def __init__(self, make: Callable[[], Any]) -> None:
+        self._make = make
+
+    def __set_name__(self, _owner: type, name: str) -> None:
+        self._name = name
+
+    def __get__(self, future: Future[Any] | None, _owner: type) -> Any:
+        if future is None:
+            return self
+        with _unwatched:
+            return vars(future).setdefault(self._name, self._make())
 
 
 class SafeFuture(Future[T]):
@@ -37,7 +63,16 @@ class SafeFuture(Future[T]):
     _started_at: float | None = None
     _pool: Pool | None = None
     _task: Task | None = None
-    _worker: Worker | None = None  # while it runs
+    _worker: Worker | None = None  # from when it was given to one until it is over
+
+    _state = PENDING
+    _result: T | None = None
+    _exception: BaseException | None = None
+    _condition = _Lazy(threading.Condition)
+    _waiters = _Lazy(list)
+    _done_callbacks = _Lazy(list)
+
+    __init__ = object.__init__  # everything has its value already, or comes when it is asked for
 
     @property
     def attempts(self) -> int:
@@ -52,6 +87,29 @@ class SafeFuture(Future[T]):
             return self._started_at
         return worker.record.begun_at(task.number)
 
+    def running(self) -> bool:
+        """Return True if the call is being executed."""
+        task = self._task
+        if task is None or task.state is not TaskState.SENT:
+            return self._state == RUNNING
+        worker = self._worker
+        return worker is not None and worker.record.begun_at(task.number) is not None
+
+    def done(self) -> bool:
+        """Return True if the call was cancelled or is over."""
+        return self._state not in (PENDING, RUNNING)
+
+    def result(self, timeout: float | None = None) -> T:
+        """Return what the call returned, or raise what it raised; wait for that, no longer than ``timeout`` seconds.
+
+        Raises:
+            TimeoutError: It is not over yet (``concurrent.futures.TimeoutError`` before Python 3.11).
+            CancelledError: It was cancelled.
+        """
+        if self._state == FINISHED and self._exception is None:
+            return self._result  # type: ignore[return-value]  # what it is then
+        return super().result(timeout)
+
     def cancel(self, *, cancel_running: bool = False) -> bool:
         """Cancel the call if it has not started; return False if it has. Waiters are woken at once.
 
@@ -59,13 +117,15 @@ class SafeFuture(Future[T]):
             cancel_running: If it runs, end it as ``kill`` does; its outcome is ``TaskKilledError`` then.
         """
         pool, task = self._pool, self._task
-        if not super().cancel():
-            if cancel_running and pool is not None and task is not None:
-                return pool.kill_task(task, "future.cancel(cancel_running=True)")
+        if super().cancel():
+            if pool is not None and task is not None:
+                pool.forget_cancelled(task)
+            return True
+        if pool is None or task is None:
             return False
-        if pool is not None and task is not None:
-            pool.forget_cancelled(task)
-        return True
+        if task.state is TaskState.SENT and pool.cancel_sent(task):
+            return True
+        return cancel_running and pool.kill_task(task, "future.cancel(cancel_running=True)")
 
     def kill(self) -> bool:
         """Cancel the call if it waits; end it, with everything it started, if it runs.
@@ -105,11 +165,39 @@ class SafeFuture(Future[T]):
             raise asyncio.CancelledError
         return self.result()  # from here, StopIteration becomes RuntimeError: it ends a coroutine otherwise
 
+    def set_running_or_notify_cancel(self) -> bool:
+        """Mark the call as running, as an executor does; return False if it was cancelled."""
+        with _unwatched:
+            if self._state is PENDING and "_condition" not in vars(self):
+                self._state = RUNNING
+                return True
+        return super().set_running_or_notify_cancel()
+
+    def set_result(self, result: T) -> None:
+        """Settle the future, as an executor does."""
+        with _unwatched:
+            if "_condition" not in vars(self) and self._state in (PENDING, RUNNING):
+                self._result = result
+                self._state = FINISHED
+                self._pool = None
+                return
+        super().set_result(result)
+
+    def put_back(self) -> None:
+        """In the supervisor: the call had been sent to a worker, but will not be run there."""
+        with _unwatched:
+            if "_condition" not in vars(self):
+                self._state = PENDING
+                return
+        with self._condition:
+            if self._state == RUNNING:
+                self._state = PENDING
+
     def _invoke_callbacks(self) -> None:
         """Callbacks are user code: they run where they can be slow without making a deadline late."""
         pool, self._pool = self._pool, None  # settled: there is nothing left to ask of the pool
         invoke = super()._invoke_callbacks  # type: ignore[misc]  # the base class's hook, and its list below
-        if pool is not None and self._done_callbacks and pool.runs_no_callbacks(threading.get_ident()):  # type: ignore[attr-defined]
+        if pool is not None and vars(self).get("_done_callbacks") and pool.runs_no_callbacks(threading.get_ident()):
             pool.call_back(invoke)
         else:
             invoke()

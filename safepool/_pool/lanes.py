@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from bisect import insort
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from itertools import groupby
+from operator import attrgetter
 
 from safepool._pool.task import Task
 
@@ -18,9 +20,10 @@ class Lanes:
         self._lanes: dict[int, deque[Task]] = {}
         self._order: list[int] = []
 
-    def append(self, task: Task) -> None:
-        """Put a task behind those of its priority."""
-        self._lane(task.terms.priority).append(task)
+    def extend(self, tasks: Sequence[Task]) -> None:
+        """Put tasks behind those of their priority."""
+        for terms, alike in groupby(tasks, key=attrgetter("terms")):
+            self._lane(terms.priority).extend(alike)
 
     def appendleft(self, task: Task) -> None:
         """Put a task before those of its priority."""

@@ -42,21 +42,30 @@ class Limits:
         lock: Guards them.
         watch: Where a worker's stacks are waited for.
         read: Reads a worker's channel: a result that is already here wins.
+        take_back: Has a worker begin nothing more, so that nobody is ended in another's place.
     """
 
-    def __init__(self, state: PoolState, lock: threading.RLock, watch: Watch, read: Callable[[Worker], None]) -> None:
+    def __init__(
+        self,
+        state: PoolState,
+        lock: threading.RLock,
+        watch: Watch,
+        read: Callable[[Worker], None],
+        take_back: Callable[[Worker], None],
+    ) -> None:
+        self._take_back = take_back
         self._state = state
         self._lock = lock
         self._watch = watch
         self._read = read
         self._cpu_time = 0.0  # of this process, when the wait began
 
-    def begin(self, worker: Worker) -> None:
-        """Its task is being handed over: set the first instant at which something is due; with the lock held."""
+    def begin(self, worker: Worker, now: float) -> None:
+        """It turns to its task: set the first instant at which something is due; with the lock held."""
         assert worker.task is not None
-        worker.handed, worker.lost, worker.is_warned = time.monotonic(), 0.0, False
+        worker.handed, worker.lost, worker.is_warned = now, 0.0, False
         limit = _current_limit(worker)
-        worker.move(WorkerState.BUSY, None if limit is None else worker.handed + limit)
+        worker.due = None if limit is None else (worker.begun_at() or now) + limit
         if worker.task.terms.memory_limit is not None and self._state.measure_at is None:
             self._state.measure_at = worker.handed + _MEASURE_EVERY
 
@@ -102,8 +111,10 @@ class Limits:
             sizes = []
         for (worker, limit), size in zip(limited, sizes, strict=False):
             if size > limit:
+                task = worker.task
+                self._take_back(worker)
                 self._read(worker)
-                if worker.state is WorkerState.BUSY:
+                if worker.state is WorkerState.BUSY and worker.task is task:
                     worker.is_unwanted = True  # it would only grow again
                     self._condemn(worker, partial(outcomes.outgrown, limit, size), grace=0.0)
         cost = time.thread_time() - began
@@ -134,7 +145,12 @@ class Limits:
                     worker.due = _deadline(worker)
 
     def _is_overdue(self, worker: Worker) -> bool:
-        """Return True if its task is past what ``due`` was set for, now that all is known."""
+        """Return True if its task is past what ``due`` was set for, now that all is known.
+
+        1. Its task comes to an end. 2. It begins with the next one. 3. We end it, for the sake of the first. So the
+        next one is taken back before we look: then what runs at 3 is what was looked at, or nothing.
+        """
+        self._take_back(worker)
         self._read(worker)
         if worker.state is not WorkerState.BUSY:
             return False

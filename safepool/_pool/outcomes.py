@@ -12,6 +12,7 @@ import copy
 import pickle
 from collections.abc import Callable
 from concurrent.futures import Future, InvalidStateError
+from concurrent.futures._base import RUNNING
 from concurrent.futures.process import _RemoteTraceback  # private; programs look for it
 from typing import Any
 
@@ -79,11 +80,13 @@ def unpack_exception(packed: bytes | memoryview, describe: Callable[[], str]) ->
 
 def settle(task: Task, value: Any = None, error: BaseException | None = None) -> None:
     """Give a future its outcome, unless somebody else has, whose business it is not."""
-    with contextlib.suppress(InvalidStateError):
+    try:
         if error is None:
             task.future.set_result(value)
         else:
             task.future.set_exception(error)
+    except InvalidStateError:
+        pass
 
 
 def line_of(packed: bytes) -> str:
@@ -108,7 +111,7 @@ def begin(task: Task) -> bool:
     It may run already: then it had been sent to a worker that died before it began with it.
     """
     future = task.future
-    if future.running():
+    if future._state == RUNNING:
         return True
     if future.done() and not future.cancelled():  # somebody has settled it in our place
         return False

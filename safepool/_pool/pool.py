@@ -32,6 +32,7 @@ from safepool._worker.launch import Preparation
 
 __all__ = ["Pool"]
 
+_PATIENCE = 0.1  # seconds between two looks at whether there is still somebody to wait for
 _START_LIMIT = 5.0  # seconds to wait for the numbers of workers to be; starting one takes milliseconds
 
 _open_pools: set[Pool] = set()
@@ -50,7 +51,7 @@ class Pool:
         self._kept = kept  # what is pickled in the settings refers to it, so it lives as long as workers may be started
         self.max_workers = max_workers  # as was wished last; the supervisor follows
         self._state = PoolState(settings, max_workers)
-        self._inbox: deque[Callable[[], None]] = deque()
+        self._inbox: deque[Task | Callable[[], None]] = deque()
         self._lock = threading.RLock()
         self._wakeup = Wakeup()
         self._delivery = Delivery("safepool-delivery")
@@ -77,28 +78,41 @@ class Pool:
 
         Where the pending tasks are limited, this waits for room, or raises ``QueueFullError``.
         """
-        self._check_owner()
-        self._check_open()
+        if self._is_closing or _exiting or self._state.broken is not None or self._owner != os.getpid():
+            self._check_owner()
+            self._check_open()
         future: SafeFuture[Any] = SafeFuture()
-        number = next(self._numbers)
-        task = Task(number, future, (fn, args, kwargs), b"", terms)
+        call = fn, args, kwargs
         try:
-            task.payload = self._state.settings.dumps(task.call)
+            packed, is_plain = self._state.settings.dumps(call)
+            task = Task(next(self._numbers), future, call, packed, terms, is_plain=is_plain)
         except Exception as error:
-            task.unfit = error
+            task = Task(next(self._numbers), future, call, b"", terms, unfit=error)
         future._pool, future._task = self, task
-        try:
-            self._room.take(number, wait=self._state.settings.when_full == "block", check_open=self._check_open)
+        if self._state.settings.max_pending is None:
+            self._hand_over(task)
+        else:
+            self._hand_over_with_place(task)
+        return future
+
+    def _hand_over(self, task: Task) -> None:
+        if not self._is_started:
             self._ensure_thread()
-            self._tell(partial(self._supervisor.take_in, task))
-            if self._supervisor.is_finished:
-                self._refuse_late(task)
+        self._inbox.append(task)
+        if self._supervisor.is_waiting:
+            self._wakeup.set()
+        if self._supervisor.is_finished:
+            self._refuse_late(task)
+
+    def _hand_over_with_place(self, task: Task) -> None:
+        try:
+            self._room.take(task.number, wait=self._state.settings.when_full == "block", check_open=self._check_open)
+            self._hand_over(task)
         except BaseException:
-            self._room.leave(number)
+            self._room.leave(task.number)
             raise
         finally:
-            self._room.let_go(number)
-        return future
+            self._room.let_go(task.number)
 
     def resize(self, max_workers: int) -> None:
         """Have at most so many workers from now on."""
@@ -146,6 +160,20 @@ class Pool:
         if self._owner != os.getpid() or task.future.done():
             return False
         self._tell(partial(self._supervisor.kill, task, reason))
+        return True
+
+    def cancel_sent(self, task: Task) -> bool:
+        """Cancel a task that was sent ahead, if it has not begun; waits for the supervisor, which alone can tell."""
+        if self._owner != os.getpid() or self._thread is threading.current_thread():
+            return False  # the second: a finalizer that a collection runs there; it cannot wait for itself
+        answered = threading.Event()
+        self._tell(partial(self._supervisor.cancel_sent, task, answered))
+        deadline = time.monotonic() + _START_LIMIT
+        while not answered.wait(_PATIENCE) and not self._is_over.is_set() and time.monotonic() < deadline:
+            pass
+        if not task.future.cancelled():
+            return False
+        task.release()
         return True
 
     def forget_cancelled(self, task: Task) -> None:

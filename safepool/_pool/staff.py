@@ -92,6 +92,7 @@ class Staff:
         stranded = []
         while (task := self._state.take_waiting()) is not None:
             task.state = TaskState.SETTLED
+            self._state.places.discard(task.number)
             if outcomes.begin(task):
                 stranded.append(task)
         return stranded
@@ -99,13 +100,15 @@ class Staff:
     def _launch(self) -> Worker:
         settings = self._state.settings
         with contextlib.ExitStack() as undo:
-            channel = Channel()
+            record = undo.enter_context(contextlib.closing(StartRecord()))
+            channel = Channel(record.ring)
             undo.callback(channel.close)
-            with channel.theirs as theirs, contextlib.closing(StartRecord()) as record:
+            with channel.theirs as theirs:
                 number = self._free_id()
-                process = WorkerProcess(number, theirs.fileno(), record.fd, f"SafeProcessPoolWorker-{self._count}")
-                fds = (theirs.fileno(), record.fd, *settings.inherited_fds)
-                contained = launch(process, self._preparation, settings.environment, fds)
+                fds = (theirs.fileno(), channel.their_tickets.fileno(), record.fd)
+                process = WorkerProcess(number, fds, f"SafeProcessPoolWorker-{self._count}")
+                contained = launch(process, self._preparation, settings.environment, (*fds, *settings.inherited_fds))
+            record.close()
             undo.pop_all()
         return Worker(self._count, contained, channel, record, oom_kill_count(), id=number)
 

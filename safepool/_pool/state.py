@@ -5,20 +5,29 @@ Guarded by the pool's one lock. What the supervisor's thread alone reads and wri
 number at a time, which is atomic (``room``).
 
 Invariants: ``waiting_count`` is the number of entries of ``waiting`` that are in state WAITING; a task is RUNNING if
-and only if exactly one worker has it; whoever is in ``idle`` and in state IDLE may be given a task.
+and only if it is the ``task`` of exactly one worker, and SENT if it is ``ahead`` of one; whoever is in ``idle`` and in
+state IDLE may be given a task.
 """
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from concurrent.futures.process import BrokenProcessPool
+from operator import itemgetter
 
-from safepool._plain import dataclass, field
+from safepool._plain import NamedTuple, dataclass, field
 from safepool._pool.lanes import Lanes
 from safepool._pool.task import Task, TaskState
-from safepool._pool.worker import OCCUPYING, RUNNING, Worker, WorkerState
+from safepool._pool.worker import RUNNING, Worker, WorkerState
+from safepool._worker.calls import Parts
 
-__all__ = ["PoolState", "Settings"]
+__all__ = ["STUCK", "Headcount", "PoolState", "Settings"]
+
+_AHEAD = 0.005  # seconds of work that a worker has in hand at most, by what its tasks took lately
+_MOST_AHEAD = 1000  # tasks
+STUCK = 0.005  # seconds without an answer after which what lies behind a worker's task is taken back
+_LITTLE = 0.0002  # seconds of work; taking it back would cost as much
 
 
 @dataclass(frozen=True)
@@ -38,7 +47,20 @@ class Settings:
     environment: dict[str, str]
     outfit: bytes  # pickled: reducers of results, initializer, finalizer; empty for none of them
     inherited_fds: tuple[int, ...]
-    dumps: Callable[[object], bytes]  # by reference, or by value where workers cannot import ``__main__``
+    dumps: Callable[[Parts], tuple[bytes, bool]]  # of calls, as ``CallPickler`` does
+
+    @property
+    def sends_ahead(self) -> bool:
+        """True if a worker may go on to its next task without being looked at in between."""
+        return self.leftovers == "keep" and self.max_worker_memory is None
+
+
+class Headcount(NamedTuple):
+    """How many workers have a task, stay (those and whoever is, or will be, idle and not worn), and are leaving."""
+
+    running: int
+    staying: int
+    leaving: int
 
 
 @dataclass
@@ -63,10 +85,10 @@ class PoolState:
     breaking: bool = False  # no worker can be had; the error is being made
     broken: BrokenProcessPool | None = None
 
-    def enqueue(self, task: Task) -> None:
-        """Put a task at the end of the queue."""
-        self.waiting.append(task)
-        self.waiting_count += 1
+    def enqueue(self, *tasks: Task) -> None:
+        """Put tasks at the end of the queue."""
+        self.waiting.extend(tasks)
+        self.waiting_count += len(tasks)
 
     def put_back(self, task: Task) -> None:
         """Put a task that is to be run once more at the head of its queue."""
@@ -80,7 +102,6 @@ class PoolState:
             task = self.waiting.popleft()
             if task.state is TaskState.WAITING:
                 self.waiting_count -= 1
-                self.places.discard(task.number)
                 return task
         return None
 
@@ -105,6 +126,7 @@ class PoolState:
         while (task := self.take_waiting()) is not None:
             if task not in spared:
                 task.state = TaskState.SETTLED
+                self.places.discard(task.number)
                 cancelled.append(task)
         for task in spared:
             self.enqueue(task)
@@ -120,38 +142,86 @@ class PoolState:
                 return worker
         return None
 
+    def rest(self, worker: Worker) -> None:
+        """Have a worker be idle that has nothing to do any more."""
+        worker.move(WorkerState.IDLE, self.idle_until())
+        worker.stuck_at = None
+        self.idle.append(worker)
+
+    def idle_until(self) -> float | None:
+        """Return when a worker that is idle from now on has been so for long enough."""
+        limit = self.settings.idle_timeout
+        return None if limit is None else time.monotonic() + limit
+
+    def room_ahead(self, worker: Worker) -> int:
+        """Return how many tasks more may be sent ahead to a busy worker, so that it never waits for one.
+
+        As many as it does in a few milliseconds, and towards the end of the queue its share of what is left: so all
+        workers come to an end together.
+        """
+        if worker.state is not WorkerState.BUSY or worker.is_stuck or worker.pace is None:
+            return 0
+        most = min(_MOST_AHEAD, int(_AHEAD / max(worker.pace, 1e-6)))
+        if self.settings.max_tasks_per_child is not None:
+            most = min(most, self.settings.max_tasks_per_child - worker.runs + len(worker.ahead))
+        share = max(1, self.waiting_count // (2 * self.max_workers))
+        return min(most - len(worker.ahead), share) if 2 * len(worker.ahead) <= most else 0
+
+    def ahead_of_idle(self, count: Headcount) -> Worker | None:
+        """Return whom an idle worker should relieve of its tasks ahead, if there are enough to be worth it."""
+        if self.waiting_count or not self.idle or count.running >= self.max_workers:
+            return None
+        loads = ((len(worker.ahead) * (worker.pace or 0.0), worker) for worker in self.workers.values() if worker.ahead)
+        load, worker = max(loads, key=itemgetter(0), default=(0.0, None))
+        return worker if load > _LITTLE else None
+
     def drop_idle(self, worker: Worker) -> None:
         """Take a worker that is not to be given anything any more from the idle ones, if it is there."""
         if worker in self.idle:
             self.idle.remove(worker)
 
-    def to_start(self) -> int:
+    def headcount(self) -> Headcount:
+        """Return how many workers there are, by what matters to those who count them."""
+        running = ready = leaving = 0
+        for worker in self.workers.values():
+            where = worker.state
+            if where in RUNNING:
+                running += 1
+            elif where is WorkerState.IDLE:
+                ready += not self.is_worn(worker)
+            elif where is WorkerState.STARTING:
+                ready += 1
+            elif where is WorkerState.LEAVING:
+                leaving += 1
+        return Headcount(running, running + ready, leaving)
+
+    def to_start(self, count: Headcount | None = None) -> int:
         """Return how many more workers the waiting tasks call for."""
-        return 0 if self.breaking else max(0, self._wanted() - self.occupying())
+        count = count or self.headcount()
+        return 0 if self.breaking else max(0, self._wanted(count) - self._occupying(count))
 
     def least(self) -> int:
         """Return how many workers stay even if nothing is to be done."""
         settings = self.settings
         return max(settings.min_workers, 1 if settings.spare_workers else 0) + settings.spare_workers
 
-    def _wanted(self) -> int:
-        busy = min(self.max_workers, self.running() + self.waiting_count)
+    def _wanted(self, count: Headcount) -> int:
+        busy = min(self.max_workers, count.running + self.waiting_count)
         if self.closing or self.abandoned:
             return busy
         return max(busy + self.settings.spare_workers, self.least())
 
     def running(self) -> int:
         """Return how many workers have a task."""
-        return sum(worker.state in RUNNING for worker in self.workers.values())
+        return self.headcount().running
 
     def occupying(self) -> int:
         """Return how many workers there are, less those that are on their way out."""
-        leaving = sum(worker.state is WorkerState.LEAVING for worker in self.workers.values())
-        # Those that are slow to leave do not hold up their successors, but there must be an end to that, too.
-        return self._staying() + max(0, leaving - self.max_workers)
+        return self._occupying(self.headcount())
 
-    def _staying(self) -> int:
-        return sum(worker.state in OCCUPYING and not self.is_worn(worker) for worker in self.workers.values())
+    def _occupying(self, count: Headcount) -> int:
+        # Those that are slow to leave do not hold up their successors, but there must be an end to that, too.
+        return count.staying + max(0, count.leaving - self.max_workers)
 
     def is_worn(self, worker: Worker) -> bool:
         """Return True for an idle worker that has run as many tasks as it may, or has become too large."""
@@ -165,11 +235,10 @@ class PoolState:
         """True once everything was ended on request: nothing is to be begun any more."""
         return self.kill_reason is not None and self.kill_at is None
 
-    def surplus(self) -> int:
+    def surplus(self, count: Headcount) -> int:
         """Return how many workers nobody needs."""
-        return max(0, self._staying() - self._wanted())
+        return max(0, count.staying - self._wanted(count))
 
-    def excess(self) -> int:
+    def excess(self, count: Headcount) -> int:
         """Return how many workers there are beyond what there may be, since the pool was made smaller."""
-        most = self.max_workers + self.settings.spare_workers
-        return max(0, self._staying() - most) if len(self.workers) > most else 0  # asked for every task: be quick
+        return max(0, count.staying - self.max_workers - self.settings.spare_workers)

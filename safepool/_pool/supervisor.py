@@ -13,8 +13,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
-import pickle
-import selectors
+import select
 import threading
 import time
 from collections import deque
@@ -22,16 +21,17 @@ from collections.abc import Callable
 from concurrent.futures.process import BrokenProcessPool
 from functools import partial
 
-from safepool._os.memory import resident_size
 from safepool._os.wakeup import Wakeup
-from safepool._pool import leftovers, outcomes
+from safepool._pool import outcomes
+from safepool._pool.answers import Answers
 from safepool._pool.delivery import Delivery
 from safepool._pool.dispatch import Action, Do, decide, next_instant
 from safepool._pool.endings import Endings, part
+from safepool._pool.feeding import Feeding
 from safepool._pool.limits import Limits
 from safepool._pool.room import Room
 from safepool._pool.staff import Staff
-from safepool._pool.state import PoolState
+from safepool._pool.state import STUCK, PoolState
 from safepool._pool.task import Task, TaskState
 from safepool._pool.watch import Watch
 from safepool._pool.worker import Worker, WorkerState
@@ -42,6 +42,7 @@ __all__ = ["Supervisor"]
 
 _log = logging.getLogger("safepool")
 
+_STARVED = 0.05  # seconds; a worker that has not begun by then, though it could, is stopped rather than slow
 _DYING = 0.02  # seconds between the end of a dying process's channel and its death; microseconds as a rule
 
 
@@ -51,7 +52,7 @@ class Supervisor:
     def __init__(
         self,
         state: PoolState,
-        inbox: deque[Callable[[], None]],
+        inbox: deque[Task | Callable[[], None]],
         lock: threading.RLock,
         wakeup: Wakeup,
         delivery: Delivery,
@@ -66,24 +67,29 @@ class Supervisor:
         self.staff = staff
         self._room = room
         self._watch = Watch()
-        self._endings = Endings(state, lock, self._watch, delivery, staff, self._on_swept)
-        self._limits = Limits(state, lock, self._watch, self._read)
+        self._limits = Limits(state, lock, self._watch, self._read, self._take_back)
+        self._feeding = Feeding(state, lock, self._limits, self._fail, self._watch_channel)
+        self._endings = Endings(state, lock, self._watch, delivery, staff, self._take_back, self._on_swept)
+        self._answers = Answers(state, lock, wakeup, delivery, staff, self._feeding, self._endings)
+        self._leaving_answers: set[Worker] = set()  # workers that take us to be awake, and leave answers in their rings
         self.is_finished = False
+        self.is_waiting = False  # for something to happen: whoever puts a task into the inbox has to wake us
 
     # --- what callers wish, read from the inbox ---
 
-    def take_in(self, task: Task) -> None:
-        """A call was submitted."""
+    def _take_in(self, tasks: list[Task]) -> None:
+        """Calls were submitted."""
         with self._lock:
             broken, killed = self._state.broken, self._state.is_killed
             if broken is None and not killed:
-                self._state.enqueue(task)
+                self._state.enqueue(*tasks)
                 return
-            self._state.places.discard(task.number)
-        if broken is None:  # a submit that was overtaken by the end of the pool
-            self._delivery.put(partial(outcomes.cancel, task, self._state.kill_reason or "shutdown"))
-        elif outcomes.begin(task):
-            self._fail(task, lambda _task: outcomes.copy_of(broken))
+            self._state.places.difference_update(task.number for task in tasks)
+        for task in tasks:
+            if broken is None:  # a submit that was overtaken by the end of the pool
+                self._delivery.put(partial(outcomes.cancel, task, self._state.kill_reason or "shutdown"))
+            elif outcomes.begin(task):
+                self._fail(task, lambda _task: outcomes.copy_of(broken))
 
     def forget(self, task: Task) -> None:
         """A future was cancelled; if its task has been given to nobody, its waiters are to be woken."""
@@ -93,8 +99,22 @@ class Supervisor:
             task.future._task = None
             outcomes.notify_cancelled(task)
 
+    def cancel_sent(self, task: Task, answered: threading.Event) -> None:
+        """A task that was sent ahead is to be cancelled, if it has not begun."""
+        worker = task.future._worker
+        if worker is not None and task.state is TaskState.SENT:
+            self._take_back(worker)
+        with self._lock:
+            was_waiting = self._state.discard_waiting(task)
+        if was_waiting:
+            outcomes.cancel(task, "future.cancel()")
+        answered.set()
+
     def kill(self, task: Task, reason: str) -> None:
         """A task is to be ended, if it still runs."""
+        worker = task.future._worker
+        if worker is not None and task.state is TaskState.SENT:
+            self._take_back(worker)
         with self._lock:
             was_waiting = self._state.discard_waiting(task)  # to be run once more
             workers = [
@@ -108,11 +128,15 @@ class Supervisor:
         if was_waiting:
             self._delivery.put(partial(outcomes.cancel, task, reason))
         for worker in workers:
-            if worker.state is WorkerState.BUSY:
+            self._take_back(worker)
+            self._read(worker)
+            if worker.task is task and worker.state is WorkerState.BUSY:
                 self._endings.end(worker)
 
     def close(self, *, cancel: bool, kill_at: float | None, reason: str) -> None:
         """The pool is to be shut down."""
+        if cancel:
+            self._take_all_back()
         with self._lock:
             self._state.closing = True
             if kill_at is not None:
@@ -129,12 +153,19 @@ class Supervisor:
             self._state.max_workers = max_workers
 
     def _read_inbox(self) -> None:
-        while True:
-            try:
-                wish = self._inbox.popleft()
-            except IndexError:
-                return
+        """Do what was wished, in its order; tasks that come one after the other are taken in together."""
+        tasks: list[Task] = []
+        while self._inbox:
+            wish = self._inbox.popleft()
+            if isinstance(wish, Task):
+                tasks.append(wish)
+                continue
+            if tasks:
+                self._take_in(tasks)
+                tasks = []
             wish()
+        if tasks:
+            self._take_in(tasks)
 
     # --- the thread ---
 
@@ -153,6 +184,7 @@ class Supervisor:
 
     def _turn(self) -> None:
         self._read_inbox()
+        self._read_rings()
         self._endings.advance()
         now = time.monotonic()
         with self._lock:
@@ -168,14 +200,32 @@ class Supervisor:
             self._room.open()
         began = time.monotonic()
         wait = None if planned is None else max(0.0, planned - began)
-        if actions:
+        if any(action.do is not Do.GIVE for action in actions):
             wait = 0.0  # what was done may call for more
-        self._limits.before_wait()
-        events = self._watch.wait(wait)
-        if planned is not None:
+        if planned is None:
+            events = self._wait(wait)
+        else:
+            self._limits.before_wait()
+            events = self._wait(wait)
             self._limits.after_wait(max(planned, began))
         for on_event, mask in events:
             on_event(mask)
+
+    def _wait(self, wait: float | None) -> list[tuple[Callable[[int], None], int]]:
+        """Wait for something to happen, which may have happened already.
+
+        Whoever puts something into the inbox, or into a ring, looks afterwards whether we wait; we say so, and look
+        once more. So one of the two sees the other.
+        """
+        if wait == 0.0:
+            return self._watch.wait(wait)
+        self.is_waiting = True
+        if self._inbox or not self._fall_asleep():
+            wait = 0.0
+        try:
+            return self._watch.wait(wait)
+        finally:
+            self.is_waiting = False
 
     def _act(self, action: Action) -> None:
         worker = action.worker
@@ -186,38 +236,6 @@ class Supervisor:
 
     # --- actions on the pool ---
 
-    def _give(self) -> None:
-        with self._lock:
-            worker = self._state.take_idle()
-            if worker is None:
-                return
-            task = self._next_task()
-            if task is None:
-                self._state.idle.append(worker)
-                return
-            self._assign(worker, task)
-        kind = Kind.RUN_WITHIN_LIMITS if task.terms.has_limits else Kind.RUN
-        if not worker.channel.send(kind, task.number, task.payload):
-            self._watch_channel(worker)
-
-    def _assign(self, worker: Worker, task: Task) -> None:
-        """Make this the worker's task."""
-        task.state, task.attempts = TaskState.RUNNING, task.attempts + 1
-        task.future._worker, task.future.pid = worker, worker.contained.pid
-        worker.task = task
-        worker.runs += 1
-        self._limits.begin(worker)
-
-    def _next_task(self) -> Task | None:
-        """Take the next task that can be run; those that cannot are settled on the way."""
-        while (task := self._state.take_waiting()) is not None:
-            if outcomes.begin(task):
-                if task.unfit is None:
-                    return task
-                self._fail(task, lambda task: task.unfit or AssertionError(task))
-            task.state = TaskState.SETTLED
-        return None
-
     def _start(self) -> None:
         worker = self.staff.start()
         if worker is not None:
@@ -225,6 +243,7 @@ class Supervisor:
             self._watch.janitor()
 
     def _kill_all(self) -> None:
+        self._take_all_back()
         with self._lock:
             self._state.kill_at = None
             reason = self._state.kill_reason or "shutdown"
@@ -249,11 +268,7 @@ class Supervisor:
     def _keep(self, worker: Worker) -> None:
         with self._lock:
             if worker.state is WorkerState.IDLE:
-                worker.due = self._idle_until()
-
-    def _idle_until(self) -> float | None:
-        limit = self._state.settings.idle_timeout
-        return None if limit is None else time.monotonic() + limit
+                worker.due = self._state.idle_until()
 
     def _retire(self, worker: Worker) -> None:
         with self._lock:
@@ -271,24 +286,22 @@ class Supervisor:
     def _on_channel(self, worker: Worker, mask: int) -> None:
         if worker.state is WorkerState.ENDING:
             return
-        if mask & selectors.EVENT_WRITE:
+        if mask & ~select.POLLIN:
             if worker.channel.flush():
                 self._watch_channel(worker)
             worker.handed = time.monotonic()
-        if mask & selectors.EVENT_READ:
+        if mask & ~select.POLLOUT:
             self._read(worker)
 
     def _read(self, worker: Worker) -> None:
         try:
             frames, inflow = worker.channel.receive()
         except ForeignBytesError as error:
-            for frame in error.frames:
-                self._on_frame(worker, frame)
+            self._take_frames(worker, error.frames)
             worker.verdict = worker.verdict or partial(outcomes.died, f"Something wrote to its channel: {error}.")
             self._endings.end(worker)
             return
-        for frame in frames:
-            self._on_frame(worker, frame)
+        self._take_frames(worker, frames)
         if inflow is Inflow.CLOSED and worker.state is not WorkerState.ENDING:
             self._watch.drop(worker, worker.channel.fileno())
             # A dying process closes its descriptors an instant before it counts as dead.
@@ -303,8 +316,7 @@ class Supervisor:
             frames = worker.channel.receive_rest()
         except ForeignBytesError as error:
             frames = error.frames
-        for frame in frames:
-            self._on_frame(worker, frame)
+        self._take_frames(worker, frames)
         if worker.state is WorkerState.STOPPING:
             self._await_survivors(worker)
         else:
@@ -328,73 +340,58 @@ class Supervisor:
         if not worker.survivors:
             self._endings.end(worker)
 
-    def _on_frame(self, worker: Worker, frame: Frame) -> None:
-        if frame.kind is Kind.READY:
-            self._on_ready(worker)
-        elif frame.kind is Kind.UNFIT:
-            worker.unfit = frame.payload
-        elif worker.task is None or frame.task != worker.task.number or worker.state is WorkerState.ENDING:
+    def _take_frames(self, worker: Worker, frames: list[Frame]) -> None:
+        if worker.state is WorkerState.ENDING:
             return  # the outcome is fixed already
-        elif worker.state is WorkerState.BUSY:
-            self._on_end_of_task(worker, worker.task, frame)
-        else:
-            worker.due = time.monotonic()  # condemned, and its task has come to an end: no need to wait out the grace
+        if worker.channel.is_awake_for:
+            self._leaving_answers.add(worker)
+        self._answers.take(worker, frames)
 
-    def _on_ready(self, worker: Worker) -> None:
-        self.staff.on_ready()
-        leftovers.note_residents(worker, self._state.settings.leftovers)
-        with self._lock:
-            if worker.state is WorkerState.STARTING:
-                worker.move(WorkerState.IDLE, self._idle_until())
-                self._state.idle.append(worker)
+    def _read_rings(self) -> None:
+        """Take in what workers have left in their rings since the last look."""
+        for worker in list(self._leaving_answers):
+            if worker.state is WorkerState.ENDING:
+                self._leaving_answers.discard(worker)
+            elif frames := worker.channel.receive_left():
+                self._take_frames(worker, frames)
 
-    def _on_end_of_task(self, worker: Worker, task: Task, frame: Frame) -> None:
-        """The task has come to its end by itself; in some pools, what it has left behind is not to stay."""
-        settings = self._state.settings
-        left, spared = leftovers.find(worker, settings.leftovers)
-        if left and settings.leftovers == "end":
-            worker.outcome = frame
-            self._endings.sweep(worker, spared)
-        else:
-            task.future.leftovers = left
-            self._on_outcome(worker, task, frame)
+    def _fall_asleep(self) -> bool:
+        """Have workers wake us with their next answer; return False if one of them has left some already."""
+        for worker in list(self._leaving_answers):
+            if not worker.channel.fall_asleep():
+                return False
+            self._leaving_answers.discard(worker)
+        return True
 
     def _on_swept(self, worker: Worker) -> None:
-        frame, worker.outcome = worker.outcome, None
-        assert worker.task is not None
-        assert frame is not None
         self._watch_worker(worker)
-        self._on_outcome(worker, worker.task, frame)
+        self._answers.on_swept(worker)
 
-    def _on_outcome(self, worker: Worker, task: Task, frame: Frame) -> None:
-        largest = self._state.settings.max_worker_memory
-        if largest is not None:
-            with contextlib.suppress(OSError):  # no descriptor to look with: after the next task is soon enough
-                worker.is_outgrown = resident_size(worker.contained.pid) > largest
-        is_quick = frame.kind is Kind.PLAIN_RESULT and not task.future.leftovers
-        with self._lock:
-            part(worker, task)
-            worker.undelivered += not is_quick
-            worker.move(WorkerState.IDLE, self._idle_until())
-            self._state.idle.append(worker)
-        if not is_quick:
-            self._delivery.put(partial(self._deliver, worker, task, frame))
-            return
-        outcomes.settle(task, pickle.loads(frame.payload))
-        if not task.is_plain():  # the arguments go where their finalizers, which are user code, may run
-            self._delivery.put(task.release)
+    # --- tasks that were sent ahead ---
 
-    def _deliver(self, worker: Worker, task: Task, frame: Frame) -> None:
-        """In the delivery thread: rebuild what the worker sent."""
-        try:
-            if self._state.settings.leftovers == "warn":
-                leftovers.warn(task)
-            settle = outcomes.rebuild(task, frame)
-        finally:
-            with self._lock:
-                worker.undelivered -= 1
-            self._wakeup.set()
-        settle()
+    def _take_back(self, worker: Worker) -> None:
+        self._feeding.take_back(worker)
+
+    def _take_all_back(self) -> None:
+        for worker in list(self._state.workers.values()):
+            if worker.ahead:
+                self._take_back(worker)
+
+    def _relieve(self, worker: Worker) -> None:
+        """What was sent ahead to it could be run by others: by one that is idle, or because its own task is long.
+
+        Where no answer has come for a while, it may also be that nobody has looked, or that the machine is busy.
+        """
+        now = time.monotonic()
+        if worker.stuck_at is not None and worker.stuck_at <= now:
+            begun = worker.begun_at()
+            worker.stuck_at = now + STUCK
+            worker.is_stuck = now - (worker.handed + _STARVED if begun is None else begun) >= STUCK
+            if not worker.is_stuck:
+                return
+        self._take_back(worker)
+
+    # --- the end of it all ---
 
     def _give_up(self, error: BaseException) -> None:
         """Fail everybody rather than let anybody wait for ever; then end what can still be ended."""
@@ -405,9 +402,10 @@ class Supervisor:
             workers = list(self._state.workers.values())
             self._state.workers.clear()
             for worker in workers:
-                if worker.task is not None:
-                    stranded.append(worker.task)
-                    part(worker, worker.task)
+                stranded += worker.sent()
+                for task in worker.sent():
+                    part(worker, task, worker.record.begun_at(task.number))
+                worker.ahead.clear()
         for task in stranded:
             self._fail(task, lambda _task: outcomes.copy_of(broken))
         for worker in workers:
@@ -428,7 +426,7 @@ class Supervisor:
 
 
 _POOL_ACTIONS: dict[Do, Callable[[Supervisor], None]] = {
-    Do.GIVE: Supervisor._give,
+    Do.GIVE: lambda self: self._feeding.give(),
     Do.START: Supervisor._start,
     Do.KILL_ALL: Supervisor._kill_all,
     Do.MEASURE: lambda self: self._limits.measure(),
@@ -441,4 +439,5 @@ _WORKER_ACTIONS: dict[Do, Callable[[Supervisor, Worker], None]] = {
     Do.END: lambda self, worker: self._endings.end(worker),
     Do.RETIRE: Supervisor._retire,
     Do.KEEP: Supervisor._keep,
+    Do.RELIEVE: Supervisor._relieve,
 }

@@ -5,12 +5,9 @@ from __future__ import annotations
 import enum
 import reprlib
 from collections.abc import Callable
-from types import BuiltinFunctionType, FunctionType
 from typing import TYPE_CHECKING, Any
 
-from safepool._plain import dataclass
 from safepool._pool.terms import Terms
-from safepool._worker.payload import PLAIN_TYPES
 
 if TYPE_CHECKING:
     from safepool._pool.future import SafeFuture
@@ -20,7 +17,6 @@ __all__ = ["Task", "TaskState"]
 _short = reprlib.Repr()
 _short.maxstring = _short.maxother = 40
 _MOST_ARGUMENTS = 4
-_PLAIN_CALLABLES = frozenset({FunctionType, BuiltinFunctionType, type})
 
 
 def _nothing() -> None:
@@ -31,39 +27,59 @@ _NOTHING: tuple[Callable[..., Any], tuple[Any, ...], dict[str, Any]] = (_nothing
 
 
 class TaskState(enum.Enum):
-    """Where a task is: in exactly one place. It goes back only from RUNNING to WAITING, to be run once more."""
+    """Where a task is: in exactly one place.
+
+    It goes back to WAITING only: from SENT, when it is taken back, and from RUNNING, to be run once more.
+    """
 
     WAITING = "waiting"
+    SENT = "sent"  # to a worker that has another one to run first
     RUNNING = "running"
     SETTLED = "settled"
 
 
-@dataclass(eq=False)
 class Task:
     """One call and its future.
+
+    Attributes:
+        number: Of all tasks of a pool, from 1.
+        payload: The call, pickled.
+        attempts: How often it has begun.
+        put_backs: How often it was taken back from a worker that died before it began.
+        is_plain: Letting go of the call runs nobody's code.
+        unfit: Why it cannot be sent; it fails when its turn comes.
 
     ``state`` changes under the pool's lock only; whoever moves it to SETTLED, and nobody else, gives the future its
     outcome.
     """
 
-    number: int
-    future: SafeFuture[Any]
-    call: tuple[Callable[..., Any], tuple[Any, ...], dict[str, Any]]
-    payload: memoryview | bytes
-    terms: Terms
-    attempts: int = 0  # how often it has begun
-    put_backs: int = 0  # how often it was taken back from a worker that died before it began
-    unfit: BaseException | None = None  # why it cannot be sent; it fails when its turn comes
-    state: TaskState = TaskState.WAITING
+    __slots__ = ("attempts", "call", "future", "is_plain", "number", "payload", "put_backs", "state", "terms", "unfit")
+
+    def __init__(
+        self,
+        number: int,
+        future: SafeFuture[Any],
+        call: tuple[Callable[..., Any], tuple[Any, ...], dict[str, Any]],
+        payload: bytes,
+        terms: Terms,
+        *,
+        is_plain: bool = False,
+        unfit: BaseException | None = None,
+    ) -> None:
+        self.number = number
+        self.future = future
+        self.call = call
+        self.payload = payload
+        self.terms = terms
+        self.unfit = unfit
+        self.attempts = 0
+        self.put_backs = 0
+        self.is_plain = is_plain
+        self.state = TaskState.WAITING
 
     def release(self) -> None:
         """Let go of the call: this may run finalizers, which are user code."""
         self.call = _NOTHING
-
-    def is_plain(self) -> bool:
-        """Return True if letting go of the call runs nobody's code."""
-        fn, args, kwargs = self.call
-        return type(fn) in _PLAIN_CALLABLES and not kwargs and all(type(arg) in PLAIN_TYPES for arg in args)
 
     def describe(self) -> str:
         """Return the call as text, arguments shortened. Runs the arguments' own ``__repr__``; never raises."""

@@ -6,6 +6,7 @@ The life is a table: a move that is not in it is a defect, and raises before any
 from __future__ import annotations
 
 import enum
+from collections import deque
 from collections.abc import Callable
 
 from safepool._os.contained import ContainedProcess
@@ -46,8 +47,9 @@ _MOVES = {
     _S.LEAVING: {_S.ENDING},
     _S.ENDING: set(),
 }
+_LONG = 0.01  # seconds; what takes longer is never sent ahead anyway
+_NEWEST = 1 / 8  # the weight of the last task in the pace
 RUNNING = frozenset({_S.BUSY, _S.SWEEPING, _S.DUMPING, _S.STOPPING})
-OCCUPYING = RUNNING | {_S.STARTING, _S.IDLE}
 
 
 @dataclass(frozen=True)
@@ -76,8 +78,13 @@ class Worker:
     oom_kills: int | None
     id: int = 0  # what its tasks know it by: the smallest that was free
     state: WorkerState = WorkerState.STARTING
-    task: Task | None = None
-    handed: float = 0.0  # when the last bytes of the task were sent
+    task: Task | None = None  # the one that it runs, or will when it takes the next ticket
+    ahead: deque[Task] = field(default_factory=deque)  # sent to it already, to be run after that
+    answers: dict[int, Frame] = field(default_factory=dict)  # read, but those of earlier tasks are still to come
+    pace: float | None = None  # seconds that its tasks take, lately
+    is_stuck: bool = False  # nothing is sent ahead until its task is over
+    stuck_at: float | None = None  # when to look whether the tasks behind its own are kept waiting
+    handed: float = 0.0  # when the last bytes of the task were sent, or the one before it was over
     lost: float = 0.0  # seconds that do not count against its task, since the host was stopped meanwhile
     due: float | None = None  # when something must happen if nothing else does: deadline, end of a grace
     is_warned: bool = False  # its task has used up its soft timeout, and was told so
@@ -103,6 +110,15 @@ class Worker:
     def begun_at(self) -> float | None:
         """Return when its task began; None if it has not begun, or there is none."""
         return None if self.task is None else self.record.begun_at(self.task.number)
+
+    def sent(self) -> list[Task]:
+        """Return the tasks that it has been given and not answered, in their order."""
+        return [*([] if self.task is None else [self.task]), *self.ahead]
+
+    def note_pace(self, elapsed: float) -> None:
+        """Take note of how long a task took; a long one must not be taken for the rule."""
+        elapsed = min(elapsed, _LONG)
+        self.pace = elapsed if self.pace is None else self.pace + (elapsed - self.pace) * _NEWEST
 
     def move(self, to: WorkerState, due: float | None = None) -> None:
         """Go on to the next state of its life, where ``due`` is when it must be over."""

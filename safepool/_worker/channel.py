@@ -1,20 +1,25 @@
-"""The host's end of one worker's socket pair; never blocks.
+"""The host's end of one worker's channel; never blocks.
 
 Used by the supervisor's thread alone, and therefore without a lock.
 """
 
 from __future__ import annotations
 
+import contextlib
 import enum
 import socket
+from array import array
 from collections import deque
+from collections.abc import Sequence
 
 from safepool._worker.framing import ForeignBytesError, Frame, FrameReader, Kind, header
+from safepool._worker.ring import AnswerRing
 
 __all__ = ["Channel", "Inflow"]
 
 _RECEIVE_SIZE = 1 << 18  # bytes per read
 _MOST_PER_TURN = 64  # reads, so that one worker's 300 MB result does not hold up another's deadline
+_TICKET_SIZE = 8  # bytes
 _JOINED_SIZE = 1 << 16  # bytes; up to here one copy costs less than a second system call
 
 
@@ -27,14 +32,32 @@ class Inflow(enum.Enum):
 
 
 class Channel:
-    """Frames to and from one worker."""
+    """Frames to and from one worker, and the tickets that let it run them.
 
-    def __init__(self) -> None:
-        ours, self.theirs = socket.socketpair()
+    A ticket is the number of a task whose frame was sent. The worker takes the next one when it is free, from a socket
+    that the host can read as well: the kernel gives each ticket to one of the two, so a task that was sent ahead is
+    taken back surely, or surely not, whether its worker runs, hangs or is dead.
+
+    Facts: what is sent to a stream socket in one piece of up to 32 KiB is one buffer; a read takes from it under the
+    socket's lock (unix(7), af_unix.c). Tickets are written whole and read eight bytes at a time, so nobody sees half of
+    one. MSG_DONTWAIT is the call's, not the socket's: the worker waits where the host does not.
+    """
+
+    def __init__(self, ring: AnswerRing) -> None:
+        with contextlib.ExitStack() as undo:
+            ours, self.theirs = socket.socketpair()
+            undo.callback(ours.close)
+            undo.callback(self.theirs.close)
+            self._tickets, self.their_tickets = socket.socketpair()
+            undo.pop_all()
         ours.setblocking(False)
+        self._tickets.setblocking(False)
         self._socket = ours
+        self._ring = ring
         self._reader = FrameReader()
+        self._ring_reader = FrameReader()
         self._outgoing: deque[memoryview] = deque()
+        self.is_awake_for = False  # the worker takes the host to be awake, and leaves its answers in the ring
 
     def fileno(self) -> int:
         """Return the descriptor, for a selector."""
@@ -46,13 +69,41 @@ class Channel:
         return bool(self._outgoing)
 
     def send(self, kind: Kind, task: int, content: bytes | memoryview = b"") -> bool:
-        """Send a frame, as far as it fits; return True if all of it went."""
-        head = header(kind, task, len(content))
-        if len(content) <= _JOINED_SIZE:
-            self._outgoing.append(memoryview(head + content))
-        else:
-            self._outgoing.extend((memoryview(head), memoryview(content)))
-        return self.flush()
+        """Send a frame with its ticket, as far as it fits; return True if all of it went."""
+        self.send_ahead([(kind, task, content)])
+        return not self._outgoing
+
+    def send_ahead(self, frames: Sequence[tuple[Kind, int, bytes | memoryview]]) -> int:
+        """Send frames, as far as they fit, and their tickets; return for how many of them a ticket went.
+
+        The rest of the frames are as if they had been taken back.
+        """
+        joined: list[bytes | memoryview] = []
+        for kind, task, content in frames:
+            head = header(kind, task, len(content))
+            if len(content) <= _JOINED_SIZE:
+                joined += (head, content)
+            else:
+                self._outgoing.extend((memoryview(b"".join((*joined, head))), memoryview(content)))
+                joined.clear()
+        if joined:
+            self._outgoing.append(memoryview(b"".join(joined)))
+        self.flush()
+        try:
+            sent = self._tickets.send(array("Q", [task for _, task, _ in frames]).tobytes())
+        except BlockingIOError:  # as many sends as there may be are unread
+            return 0
+        except OSError:  # the worker is dead: its pidfd will say so
+            return len(frames)
+        return sent // _TICKET_SIZE
+
+    def take_back(self) -> list[int]:
+        """Take back the tickets that the worker has not taken; return their numbers, in the order of sending."""
+        numbers = array("Q")
+        with contextlib.suppress(OSError):
+            while piece := self.their_tickets.recv(_RECEIVE_SIZE, socket.MSG_DONTWAIT):
+                numbers.frombytes(piece)
+        return numbers.tolist()
 
     def flush(self) -> bool:
         """Send what is left, as far as it fits; return True if nothing is."""
@@ -74,18 +125,36 @@ class Channel:
     def receive(self) -> tuple[list[Frame], Inflow]:
         """Return the frames that have come in, and what can be expected of the channel.
 
+        Those of the ring come last: whatever was sent before something that is here now is here, too.
+
         Raises:
             ForeignBytesError: Something else than a worker has written to the channel.
         """
         frames: list[Frame] = []
+        inflow = Inflow.MORE
         for _ in range(_MOST_PER_TURN):
             piece = self._receive_piece()
             if not piece:
-                return frames, Inflow.DRAINED if piece is None else Inflow.CLOSED
+                inflow = Inflow.DRAINED if piece is None else Inflow.CLOSED
+                break
+            self.is_awake_for = True
             frames += self._feed(piece, frames)
             if len(piece) < _RECEIVE_SIZE:  # all there was; if more came meanwhile, the selector says so
-                return frames, Inflow.DRAINED
-        return frames, Inflow.MORE
+                inflow = Inflow.DRAINED
+                break
+        return frames + self.receive_left(), inflow
+
+    def receive_left(self) -> list[Frame]:
+        """Return the frames that the worker has left in the ring."""
+        piece = self._ring.take()
+        return self._ring_reader.feed(piece) if piece else []
+
+    def fall_asleep(self) -> bool:
+        """Have the worker send its next answer; return False if there is one in the ring already."""
+        if not self._ring.fall_asleep():
+            return False
+        self.is_awake_for = False
+        return True
 
     def receive_rest(self) -> list[Frame]:
         """Return every whole frame that a dead worker has left; a torn one counts for nothing.
@@ -95,18 +164,20 @@ class Channel:
         frames: list[Frame] = []
         while piece := self._receive_piece():
             frames += self._feed(piece, frames)
-        return frames
+        return frames + self.receive_left()
 
     def close(self) -> None:
-        """Close our end; what was still to be sent is dropped."""
+        """Close our ends; what was still to be sent is dropped."""
         self._outgoing.clear()
         self._socket.close()
+        self._tickets.close()
+        self.their_tickets.close()
 
     def _feed(self, piece: bytes, earlier: list[Frame]) -> list[Frame]:
         try:
             return self._reader.feed(piece)
         except ForeignBytesError as error:
-            error.frames = earlier + error.frames
+            error.frames = earlier + error.frames + self.receive_left()
             raise
 
     def _receive_piece(self) -> bytes | None:

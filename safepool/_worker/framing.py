@@ -1,21 +1,28 @@
 """Bytes to frames and back. Fed any split of the stream; does no I/O.
 
 A frame is a header of fixed size and a payload. The header says what the frame is and which task it is about, so
-that a payload that cannot be unpickled still fails the right future. The first two bytes are a check: a task that
-writes to a descriptor that is not its own shows up as foreign bytes, not as somebody's result.
+that a payload that cannot be unpickled still fails the right future; of an answer, when the task began and how long
+it took, too. The first two bytes are a check: a task that writes to a descriptor that is not its own shows up as
+foreign bytes, not as somebody's result.
+
+A task's frame may be sent before its worker is free. Whether the worker may run it is told by a *claim ticket*, the
+task's number in a stream of its own (``channel``): one that is taken back leaves its frame behind, for the worker to
+step over.
 """
 
 from __future__ import annotations
 
 import enum
 import struct
+import sys
 
 from safepool._plain import NamedTuple
 
 __all__ = ["HEADER_SIZE", "ForeignBytesError", "Frame", "FrameReader", "Kind", "header"]
 
-_HEADER = struct.Struct("=HBBQQ")
+_HEADER = struct.Struct("=HBBQQdd")
 _CHECK = 0x5AFE
+_CHECKED = _CHECK.to_bytes(2, sys.byteorder)
 HEADER_SIZE = _HEADER.size
 
 
@@ -31,6 +38,7 @@ class Kind(enum.IntEnum):
     PLAIN_RESULT = 7  # the same, of a type whose unpickling runs no code of the user's
     RAISED = 8  # payload: the exception, as ``worker_main`` packs it
     RUN_WITHIN_LIMITS = 9  # RUN, of a task that may have to be signalled
+    NUDGE = 10  # there are answers in the ring
 
 
 class ForeignBytesError(Exception):
@@ -40,58 +48,64 @@ class ForeignBytesError(Exception):
         frames: Whole frames that came before.
     """
 
-    def __init__(self, found: bytes) -> None:
+    def __init__(self, found: bytes, frames: list[Frame]) -> None:
         super().__init__(found)
-        self.frames: list[Frame] = []
+        self.frames = frames
 
 
 class Frame(NamedTuple):
-    """One whole frame."""
+    """One whole frame; ``begun`` (monotonic seconds) and ``elapsed`` (seconds) are of a task that has ended."""
 
     kind: Kind
     task: int
     payload: bytes
+    begun: float = 0.0
+    elapsed: float = 0.0
 
 
 class FrameReader:
     """Collects bytes, and hands out the frames that are complete."""
 
     def __init__(self) -> None:
-        self._bytes = bytearray()
+        self._torn = bytearray()  # the beginning of a frame whose end is still to come
+        self._needed = 0  # how long that must be before it is worth a look
 
-    def feed(self, piece: bytes | memoryview) -> list[Frame]:
+    def feed(self, piece: bytes) -> list[Frame]:
         """Take the next piece of the stream; return the frames that it completes.
 
         Raises:
             ForeignBytesError: The stream is not ours. The reader is of no further use.
         """
-        self._bytes += piece
+        if self._torn:
+            self._torn += piece
+            if len(self._torn) < self._needed:
+                return []
+            piece = bytes(self._torn)
+            self._torn.clear()
         frames: list[Frame] = []
-        position = 0
-        while len(self._bytes) - position >= HEADER_SIZE:
-            try:
-                kind, task, size = self._parse(position)
-            except ForeignBytesError as error:
-                error.frames = frames
-                raise
-            end = position + HEADER_SIZE + size
-            if end > len(self._bytes):
+        position, end = 0, len(piece)
+        self._needed = HEADER_SIZE
+        while end - position >= HEADER_SIZE:
+            check, kind, zero, task, size, begun, elapsed = _HEADER.unpack_from(piece, position)
+            if check != _CHECK or zero or kind not in _KINDS:
+                raise ForeignBytesError(piece[position : position + HEADER_SIZE], frames)
+            start = position + HEADER_SIZE
+            if start + size > end:
+                self._needed = HEADER_SIZE + size
                 break
-            frames.append(Frame(kind, task, bytes(memoryview(self._bytes)[position + HEADER_SIZE : end])))
-            position = end
-        del self._bytes[:position]
+            position = start + size
+            frames.append(_new(Frame, (_KINDS[kind], task, piece[start:position], begun, elapsed)))
+        if position < end:
+            self._torn += piece[position:]
+            if not _CHECKED.startswith(piece[position : position + len(_CHECKED)]):
+                raise ForeignBytesError(bytes(self._torn[:HEADER_SIZE]), frames)
         return frames
 
-    def _parse(self, position: int) -> tuple[Kind, int, int]:
-        check, kind, zero, task, size = _HEADER.unpack_from(self._bytes, position)
-        if check != _CHECK or zero or kind not in _KINDS:
-            raise ForeignBytesError(bytes(self._bytes[position : position + HEADER_SIZE]))
-        return _KINDS[kind], task, size
 
-
+_new = tuple.__new__  # what NamedTuple's own does after a call in Python
 _KINDS = {int(kind): kind for kind in Kind}
 
 
-def header(kind: Kind, task: int, size: int) -> bytes:
+def header(kind: Kind, task: int, size: int, begun: float = 0.0, elapsed: float = 0.0) -> bytes:
     """Return the bytes that go before a payload of this size."""
-    return _HEADER.pack(_CHECK, kind, 0, task, size)
+    return _HEADER.pack(_CHECK, kind, 0, task, size, begun, elapsed)

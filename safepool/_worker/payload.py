@@ -11,6 +11,7 @@ travel as an argument, since one process may have pools of different minds.
 
 from __future__ import annotations
 
+import copyreg
 import io
 import pickle
 import sys
@@ -38,6 +39,8 @@ def dumps(value: object, reducers: Reducers = NO_REDUCERS) -> bytes:
     Raises:
         Exception: What ``pickle`` raised, if ``cloudpickle`` could not do it either.
     """
+    if type(value) in PLAIN_TYPES and not reducers:
+        return pickle.dumps(value, pickle.HIGHEST_PROTOCOL)
     try:
         return _dumps_by_reference(value, reducers)
     except Exception as error:
@@ -76,7 +79,9 @@ def _is_soft_timeout(error: Exception) -> bool:
 
 def _dumps_by_reference(value: object, reducers: Reducers) -> bytes:
     file = io.BytesIO()
-    pickler = ForkingPickler(file, pickle.HIGHEST_PROTOCOL)
-    pickler.dispatch_table.update(reducers)  # a copy of the registry, this pickler's own
+    pickler = pickle.Pickler(file, pickle.HIGHEST_PROTOCOL)
+    # What a ForkingPickler has, without a call of Python code for each value.
+    registered = ForkingPickler._extra_reducers  # type: ignore[attr-defined]  # what ``register`` adds to
+    pickler.dispatch_table = {**copyreg.dispatch_table, **registered, **reducers}
     pickler.dump(value)
     return file.getvalue()  # shares the memory; a view would keep the file from being collected

@@ -7,6 +7,8 @@ late, when the next task runs, is thereby known to mean another.
 
 Facts: an aligned word is written and read whole on every machine that CPython runs on; what belongs to a number is
 written before the number, so a number that matches comes with its own. CLOCK_MONOTONIC is the same in all processes.
+
+Behind the words lies the ring of answers (``ring``).
 """
 
 from __future__ import annotations
@@ -15,9 +17,13 @@ import mmap
 import os
 import time
 
+from safepool._worker.ring import AnswerRing
+
 __all__ = ["StartRecord"]
 
-_SIZE = 32
+_WORDS = 64  # bytes: the words, and room up to where the ring begins
+_RING = 64 + (1 << 16)  # bytes: the ring's own words, and room for a thousand small answers
+_SIZE = _WORDS + _RING
 
 
 class StartRecord:
@@ -29,19 +35,21 @@ class StartRecord:
             os.ftruncate(fd, _SIZE)
         self.fd = fd
         memory = memoryview(mmap.mmap(fd, _SIZE))
+        self.ring = AnswerRing(memory[_WORDS:])
         self._number = memory[:8].cast("Q")
         self._instant = memory[8:16].cast("d")
         self._warned = memory[16:24].cast("Q")
-        self._limit = memory[24:].cast("d")
+        self._limit = memory[24:32].cast("d")
 
     def close(self) -> None:
         """Close the descriptor; the memory stays for as long as the object does."""
         os.close(self.fd)
 
-    def note(self, number: int) -> None:
-        """In the worker: the task of this number begins now."""
-        self._instant[0] = time.monotonic()
+    def note(self, number: int) -> float:
+        """In the worker: the task of this number begins now; return when that is."""
+        self._instant[0] = now = time.monotonic()
         self._number[0] = number
+        return now
 
     def begun_at(self, number: int) -> float | None:
         """Return when (monotonic seconds) the task of this number began; None if it has not."""

@@ -1,7 +1,8 @@
 """The worker: receive a call, run it, send back what came of it.
 
-One channel to the host and nobody else on it; no lock, no queue, nothing shared with other workers. Everything that
-a call can raise, SystemExit and KeyboardInterrupt included, is its outcome; what ends the worker is only the host's
+One channel to the host and nobody else on it; no lock, no queue, nothing shared with other workers. Calls may be here
+before they may be run: each has a ticket, which is taken when the one before it is through. Everything that a call can
+raise, SystemExit and KeyboardInterrupt included, is its outcome; what ends the worker is only the host's
 word, the end of the channel, or a fault.
 """
 
@@ -11,47 +12,57 @@ import os
 import pickle
 import signal
 import socket
+import sys
 import time
+from collections import deque
 from multiprocessing.context import SpawnProcess
 from types import FrameType, TracebackType
 
 from safepool._os.lifeline import close_in_forked_children
 from safepool._worker import identity, payload
 from safepool._worker.boot import SOFT_TIMEOUT_SIGNAL, heed_host
+from safepool._worker.calls import CallReader
 from safepool._worker.framing import Frame, FrameReader, Kind, header
 from safepool._worker.record import StartRecord
 
 __all__ = ["WorkerProcess"]
 
 _RECEIVE_SIZE = 1 << 18  # bytes per read: the usual size of a socket's buffer
+_TICKET_SIZE = 8  # bytes
+_NUDGE = header(Kind.NUDGE, 0, 0)
 _JOINED_SIZE = 1 << 16  # bytes; up to here one copy costs less than a second system call
 
 
 class WorkerProcess(SpawnProcess):
     """A worker as multiprocessing sees it; not daemonic, so that tasks may start processes of their own."""
 
-    def __init__(self, number: int, channel_fd: int, record_fd: int, name: str) -> None:
+    def __init__(self, number: int, fds: tuple[int, int, int], name: str) -> None:
         super().__init__(name=name, daemon=False)
         self._number = number
-        self._channel_fd = channel_fd
-        self._record_fd = record_fd
+        self._fds = fds  # channel, tickets, record
 
     def run(self) -> None:
         """Serve until the host says to leave."""
-        os.set_inheritable(self._channel_fd, False)
+        channel_fd, tickets_fd, record_fd = self._fds
         identity.become(self._number)
-        close_in_forked_children(self._channel_fd)  # what a forked child writes there would pass for ours
-        with socket.socket(fileno=self._channel_fd) as channel:
-            record = StartRecord(self._record_fd)
+        for fd in (channel_fd, tickets_fd):
+            os.set_inheritable(fd, False)
+            close_in_forked_children(fd)  # what a forked child writes there, or reads, would be ours
+        with socket.socket(fileno=channel_fd) as channel, socket.socket(fileno=tickets_fd) as tickets:
+            record = StartRecord(record_fd)
             record.close()
-            _Server(channel, record).serve()
+            _Server(channel, tickets, record).serve()
 
 
 class _Server:
-    def __init__(self, channel: socket.socket, record: StartRecord) -> None:
+    def __init__(self, channel: socket.socket, tickets: socket.socket, record: StartRecord) -> None:
         self._channel = channel
+        self._tickets = tickets
         self._record = record
+        self._ring = record.ring
         self._reader = FrameReader()
+        self._frames: deque[Frame] = deque()
+        self._calls = CallReader()
         self._pid = os.getpid()
         self._reducers = payload.NO_REDUCERS
         self._in_task = False
@@ -60,14 +71,26 @@ class _Server:
         signal.signal(SOFT_TIMEOUT_SIGNAL, self._on_soft_timeout)
 
     def serve(self) -> None:
+        while ticket := self._tickets.recv(_TICKET_SIZE):
+            frame = self._frame_for(int.from_bytes(ticket, sys.byteorder))
+            if frame is None or not self._obey(frame):
+                return
+            del frame  # with it the arguments of the call, however long the next one is waited for
+
+    def _frame_for(self, number: int) -> Frame | None:
+        """Return the frame that a ticket is for; None if the host has closed the channel.
+
+        Those before it are of tickets that were taken back.
+        """
         while True:
+            while self._frames:
+                frame = self._frames.popleft()
+                if frame.task == number:
+                    return frame
             piece = self._channel.recv(_RECEIVE_SIZE)
             if not piece:
-                return  # the host has closed the channel; its death would have ended us
-            for frame in self._reader.feed(piece):
-                if not self._obey(frame):
-                    return
-            del piece
+                return None
+            self._frames.extend(self._reader.feed(piece))
 
     def _obey(self, frame: Frame) -> bool:
         if frame.kind is Kind.QUIT:
@@ -78,10 +101,11 @@ class _Server:
         if frame.kind is Kind.RUN_WITHIN_LIMITS:
             heed_host()
             signal.signal(SOFT_TIMEOUT_SIGNAL, self._on_soft_timeout)
+        begun = self._record.note(frame.task)
         kind, answer = self._run(frame)
         if os.getpid() != self._pid:
             os._exit(0)  # a child that the task forked has come back through it: the channel is its parent's
-        self._send(kind, frame.task, answer)
+        self._answer(kind, frame.task, answer, begun)
         return True
 
     def _initialize(self, frame: Frame) -> bool:
@@ -97,9 +121,9 @@ class _Server:
         except BaseException as error:
             self._in_task = False
             _log_critical("Exception in initializer:", error)
-            self._send(Kind.UNFIT, 0, _describe(error, self._reducers))
+            self._send(Kind.UNFIT, _describe(error, self._reducers))
             return False
-        self._send(Kind.READY, 0, b"")
+        self._send(Kind.READY, b"")
         return True
 
     def _finalize(self) -> None:
@@ -114,9 +138,8 @@ class _Server:
     def _run(self, frame: Frame) -> tuple[Kind, bytes]:
         try:
             try:
-                self._record.note(frame.task)
                 self._in_task = True
-                fn, args, kwargs = pickle.loads(frame.payload)
+                fn, args, kwargs = self._calls.loads(frame.payload)
                 value = fn(*args, **kwargs)
                 answer = payload.dumps(value, self._reducers)
             finally:
@@ -127,13 +150,21 @@ class _Server:
         is_plain = payload.is_plain(value, len(answer)) and type(value) not in self._reducers
         return (Kind.PLAIN_RESULT if is_plain else Kind.RESULT), answer
 
-    def _send(self, kind: Kind, task: int, content: bytes) -> None:
-        head = header(kind, task, len(content))
-        if len(content) <= _JOINED_SIZE:
-            self._channel.sendall(head + content)
-        else:
+    def _answer(self, kind: Kind, task: int, content: bytes, begun: float) -> None:
+        """Have the host know what came of a task, before the next one begins."""
+        head = header(kind, task, len(content), begun, time.monotonic() - begun)
+        if len(content) > _JOINED_SIZE:
+            self._ring.wakes_host()
             self._channel.sendall(head)
             self._channel.sendall(content)
+        elif not self._ring.put(frame := head + content):
+            self._ring.wakes_host()
+            self._channel.sendall(frame)
+        elif self._ring.wakes_host():
+            self._channel.sendall(_NUDGE)
+
+    def _send(self, kind: Kind, content: bytes) -> None:
+        self._channel.sendall(header(kind, 0, len(content)) + content)
 
     def _on_interrupt(self, _signum: int, _frame: FrameType | None) -> None:
         """SIGINT is meant for a task; between tasks it must not tear a frame."""

@@ -17,11 +17,13 @@ OURS = {
     "safepool._plain",
     "safepool._worker",
     "safepool._worker.boot",
+    "safepool._worker.calls",
     "safepool._worker.framing",
     "safepool._worker.identity",
     "safepool._worker.main_module",
     "safepool._worker.payload",
     "safepool._worker.record",
+    "safepool._worker.ring",
     "safepool._worker.worker_main",
 }
 OTHERS = {"__future__", "faulthandler", "gc", "mmap"}  # small ones, the last three in C

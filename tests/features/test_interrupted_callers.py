@@ -59,16 +59,24 @@ import random, signal
 from safepool import SafeProcessPoolExecutor
 
 if __name__ == "__main__":
-    signal.signal(signal.SIGALRM, signal.default_int_handler)
+    submitting = False
+
+    def interrupt(*_):
+        if submitting:  # else the signal was on its way already when the timer was stopped
+            raise KeyboardInterrupt
+
+    signal.signal(signal.SIGALRM, interrupt)
     moments = random.Random(7)
     for _ in range(25):
         pool = SafeProcessPoolExecutor(1)
         try:
+            submitting = True
             signal.setitimer(signal.ITIMER_REAL, moments.uniform(20e-6, 250e-6))
             pool.submit(abs, -1)
-            signal.setitimer(signal.ITIMER_REAL, 0)
         except KeyboardInterrupt:
             pass
+        submitting = False
+        signal.setitimer(signal.ITIMER_REAL, 0)
         assert pool.submit(abs, -3).result(30) == 3
         pool.shutdown(kill=True)
     print("all served")

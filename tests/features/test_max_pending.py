@@ -470,14 +470,14 @@ def test_handler_that_interrupts_one_with_a_place_waits_for_nobody(new_pool: New
     running = pool.submit(acts.pass_gate_and_tell_pid, gate.folder)
     gate.wait_until_arrived()
     inner: list[SafeFuture[int]] = []
-    tell = pool._pool._tell
+    hand_over = pool._pool._hand_over
 
-    def be_interrupted_before(wish: Any) -> None:
-        monkeypatch.setattr(pool._pool, "_tell", tell)
+    def be_interrupted_before(task: Any) -> None:
+        monkeypatch.setattr(pool._pool, "_hand_over", hand_over)
         inner.extend(pool.submit(acts.square, number) for number in (2, 4))
-        tell(wish)
+        hand_over(task)
 
-    monkeypatch.setattr(pool._pool, "_tell", be_interrupted_before)
+    monkeypatch.setattr(pool._pool, "_hand_over", be_interrupted_before)
     outer = pool.submit(acts.square, 3)
     gate.let_through()
 

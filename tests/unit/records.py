@@ -24,7 +24,9 @@ _PLAIN = Terms()
 
 def new_task(state: TaskState = TaskState.WAITING, *, terms: Terms = _PLAIN, **facts: Any) -> Task:
     future: SafeFuture[Any] = SafeFuture()
-    return Task(next(_numbers), future, (len, ("abc",), {}), b"", terms, state=state, **facts)
+    task = Task(next(_numbers), future, (len, ("abc",), {}), b"", terms, **facts)
+    task.state = state
+    return task
 
 
 def new_worker(state: WorkerState = WorkerState.STARTING, **facts: Any) -> Worker:
@@ -61,7 +63,7 @@ def new_state(
         environment={},
         outfit=b"",
         inherited_fds=(),
-        dumps=pickle.dumps,
+        dumps=lambda call: (pickle.dumps(call), False),
     )
     state = PoolState(settings, max_workers, **facts)
     for worker in workers:

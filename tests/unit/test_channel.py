@@ -10,6 +10,7 @@ import pytest
 
 from safepool._worker.channel import Channel, Inflow
 from safepool._worker.framing import HEADER_SIZE, ForeignBytesError, Frame, FrameReader, Kind, header
+from safepool._worker.ring import AnswerRing
 from unit.brood import Brood
 
 pytestmark = pytest.mark.timeout(60)
@@ -19,11 +20,15 @@ LARGE = os.urandom(1 << 10) * 10_240  # 10 MB; no socket takes that at once
 
 @pytest.fixture
 def channel() -> Iterator[Channel]:
-    channel = Channel()
+    channel = new_channel()
     channel.theirs.setblocking(False)
     yield channel
     channel.close()
     channel.theirs.close()
+
+
+def new_channel() -> Channel:
+    return Channel(AnswerRing(memoryview(bytearray(64 + 1024))))
 
 
 def framed(kind: Kind, task: int, payload: bytes) -> bytes:
@@ -112,16 +117,16 @@ def test_foreign_bytes_raise_and_the_frames_before_them_are_not_lost(
     channel: Channel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A result that was complete counts, whatever its worker has written after it."""
-    monkeypatch.setattr("safepool._worker.channel._RECEIVE_SIZE", 32)
+    monkeypatch.setattr("safepool._worker.channel._RECEIVE_SIZE", 48)
     sent = [Frame(Kind.RESULT, task, b"value") for task in range(3)]
-    channel.theirs.send(b"".join(framed(*frame) for frame in sent) + b"x" * HEADER_SIZE)
+    channel.theirs.send(b"".join(framed(*frame[:3]) for frame in sent) + b"x" * HEADER_SIZE)
     with pytest.raises(ForeignBytesError) as caught:
         channel.receive()
     assert caught.value.frames == sent
 
 
 def test_receive_says_so_when_one_turn_was_not_enough(channel: Channel, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("safepool._worker.channel._RECEIVE_SIZE", 4)
+    monkeypatch.setattr("safepool._worker.channel._RECEIVE_SIZE", HEADER_SIZE // 6)
     monkeypatch.setattr("safepool._worker.channel._MOST_PER_TURN", 2)
     channel.theirs.send(framed(Kind.RESULT, 4, b""))
     assert channel.receive() == ([], Inflow.MORE)
@@ -144,13 +149,13 @@ def test_rest_of_a_dead_worker_is_read_whatever_its_size(channel: Channel, monke
     monkeypatch.setattr("safepool._worker.channel._MOST_PER_TURN", 2)
     sent = [Frame(Kind.RESULT, task, bytes(100)) for task in range(50)]
     for frame in sent:
-        channel.theirs.send(framed(*frame))
+        channel.theirs.send(framed(*frame[:3]))
     channel.theirs.close()
     assert channel.receive_rest() == sent
 
 
 def test_rest_is_read_without_waiting_for_a_descendant_that_holds_the_other_end(brood: Brood) -> None:
-    channel = Channel()
+    channel = new_channel()
     holder = brood.sleeper(pass_fds=[channel.theirs.fileno()])
     channel.theirs.send(framed(Kind.RESULT, 4, b"value") + framed(Kind.RESULT, 5, b"torn")[:-1])
     channel.theirs.close()

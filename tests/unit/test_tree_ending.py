@@ -224,3 +224,57 @@ def test_steps_do_not_wait_for_anybody_to_die(brood: Brood) -> None:
     gone(handles)
     eventually(ending.advance)
     assert ending.pidfds() == []
+
+
+# --- processes in the middle of an exec ---
+
+
+def test_orphan_in_the_middle_of_an_exec_is_looked_at_until_it_shows_whose_it_is(
+    brood: Brood, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """1. A child that has left the group begins an exec. 2. Its parent dies. 3. For a while nothing tells whose it is."""
+    tree = Tree(brood, "leave('session', os.setsid); say('leader'); os._exit(0)")
+    handles = brood.hold("session")
+    orphan = handles["session"]
+    tree.process.wait(30)
+    looks = _hide_environment_of(orphan.pid, monkeypatch, seconds=0.2)
+
+    ending = TreeEnding([tree.leader], f"{tree.marker}=".encode(), lambda *_: False)
+    ending.run()
+
+    assert looks[0] > 2
+    gone(handles)
+    assert [remains.pid for remains in ending.ended] == [orphan.pid]
+
+
+def test_stranger_that_shows_nothing_of_itself_is_not_looked_at_for_ever(
+    brood: Brood, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(process_tree, "_LONGEST_EXEC", 0.05)
+    tree = Tree(brood, "leave('session', os.setsid); say('leader'); os._exit(0)")
+    stranger = brood.hold("session")["session"]
+    tree.process.wait(30)
+    looks = _hide_environment_of(stranger.pid, monkeypatch, seconds=60)
+
+    ending = TreeEnding([tree.leader], f"{tree.marker}=".encode(), lambda *_: False)
+    ending.run()
+
+    assert looks[0] > 2
+    assert stranger.alive()
+
+
+def _hide_environment_of(pid: int, monkeypatch: pytest.MonkeyPatch, seconds: float) -> list[int]:
+    """Have a process look like one in the middle of an exec, for so long; return the count of looks at it."""
+    looks, until = [0], time.monotonic() + seconds
+    environment_of, command_of = process_tree.environment_of, process_tree.command_of
+
+    def environment(asked: int) -> bytes:
+        looks[0] += asked == pid
+        return b"" if asked == pid and time.monotonic() < until else environment_of(asked)
+
+    def command(asked: int) -> str:
+        return "" if asked == pid and time.monotonic() < until else command_of(asked)
+
+    monkeypatch.setattr(process_tree, "environment_of", environment)
+    monkeypatch.setattr(process_tree, "command_of", command)
+    return looks

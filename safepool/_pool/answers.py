@@ -1,0 +1,131 @@
+"""From what a worker sends to the outcomes of its tasks.
+
+Answers come in the order of the tasks, but by two ways, the channel and the ring, and are read from one after the
+other; so each waits until those before it are here. As many as are in order are taken in one go: a busy pool of short
+tasks has hundreds at a time.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import pickle
+import threading
+import time
+from functools import partial
+
+from safepool._os.memory import resident_size
+from safepool._os.wakeup import Wakeup
+from safepool._pool import leftovers, outcomes
+from safepool._pool.delivery import Delivery
+from safepool._pool.endings import Endings, part
+from safepool._pool.feeding import Feeding
+from safepool._pool.staff import Staff
+from safepool._pool.state import PoolState
+from safepool._pool.task import Task
+from safepool._pool.worker import Worker, WorkerState
+from safepool._worker.framing import Frame, Kind
+
+__all__ = ["Answers"]
+
+
+class Answers:
+    """Takes in the frames of one pool's workers. Used by the supervisor's thread alone."""
+
+    def __init__(
+        self,
+        state: PoolState,
+        lock: threading.RLock,
+        wakeup: Wakeup,
+        delivery: Delivery,
+        staff: Staff,
+        feeding: Feeding,
+        endings: Endings,
+    ) -> None:
+        self._state = state
+        self._lock = lock
+        self._wakeup = wakeup
+        self._delivery = delivery
+        self._staff = staff
+        self._feeding = feeding
+        self._endings = endings
+        self._takes_leftovers = state.settings.leftovers != "keep"
+
+    def take(self, worker: Worker, frames: list[Frame]) -> None:
+        """Take in what a worker has sent."""
+        for frame in frames:
+            if frame.task:
+                worker.answers[frame.task] = frame
+            elif frame.kind is Kind.READY:
+                self._on_ready(worker)
+            elif frame.kind is Kind.UNFIT:
+                worker.unfit = frame.payload
+        if worker.answers:
+            self._take_answers(worker)
+
+    def _on_ready(self, worker: Worker) -> None:
+        self._staff.on_ready()
+        leftovers.note_residents(worker, self._state.settings.leftovers)
+        with self._lock:
+            if worker.state is WorkerState.STARTING:
+                self._state.rest(worker)
+
+    def _take_answers(self, worker: Worker) -> None:
+        task = worker.task
+        if worker.state is WorkerState.BUSY and self._takes_leftovers and task and task.number in worker.answers:
+            self._on_end_of_task(worker, task, worker.answers.pop(task.number))
+        elif worker.state is WorkerState.BUSY:
+            self._settle(worker)
+        elif task is not None and task.number in worker.answers:
+            worker.due = time.monotonic()  # condemned, and at its end by itself: no need to wait out the grace
+        if worker.task is None:
+            worker.answers.clear()  # of tasks whose outcome is fixed already
+
+    def _on_end_of_task(self, worker: Worker, task: Task, frame: Frame) -> None:
+        """What the task has left behind is perhaps not to stay."""
+        policy = self._state.settings.leftovers
+        left, spared = leftovers.find(worker, policy)
+        worker.answers[task.number] = frame
+        if left and policy == "end":
+            self._endings.sweep(worker, spared)
+        else:
+            task.future.leftovers = left
+            self._settle(worker)
+
+    def on_swept(self, worker: Worker) -> None:
+        """What the worker's task has left behind is gone."""
+        self._settle(worker)
+
+    def _settle(self, worker: Worker) -> None:
+        """Give the worker's tasks their outcomes, as far as they are here, and turn to the next."""
+        largest = self._state.settings.max_worker_memory
+        if largest is not None:
+            with contextlib.suppress(OSError):  # no descriptor to look with: after the next task is soon enough
+                worker.is_outgrown = resident_size(worker.contained.pid) > largest
+        quick: list[tuple[Task, Frame]] = []
+        with self._lock:
+            while (task := worker.task) is not None and (frame := worker.answers.pop(task.number, None)) is not None:
+                worker.note_pace(frame.elapsed)
+                part(worker, task, frame.begun)
+                if frame.kind is Kind.PLAIN_RESULT and not task.future.leftovers:
+                    quick.append((task, frame))
+                else:
+                    worker.undelivered += 1
+                    self._delivery.put(partial(self._deliver, worker, task, frame))
+                self._feeding.next_after(worker)
+            self._feeding.begin(worker)
+        for task, frame in quick:
+            outcomes.settle(task, pickle.loads(frame.payload))
+            if not task.is_plain:  # the arguments go where their finalizers, which are user code, may run
+                self._delivery.put(task.release)
+
+    def _deliver(self, worker: Worker, task: Task, frame: Frame) -> None:
+        """In the delivery thread: rebuild what the worker sent."""
+        try:
+            if self._state.settings.leftovers == "warn":
+                leftovers.warn(task)
+            settle = outcomes.rebuild(task, frame)
+        finally:
+            with self._lock:
+                worker.undelivered -= 1
+            self._wakeup.set()
+        settle()

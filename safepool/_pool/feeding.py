@@ -1,0 +1,185 @@
+"""Giving tasks to workers, before they are free if the tasks are short, and taking back what has not begun.
+
+A worker whose tasks take microseconds would spend most of its time waiting for the next one. So as many are sent ahead
+as it will need for a few milliseconds (``PoolState.room_ahead``). They are neither lost nor bound to it: each has a
+ticket that the host can take back as long as the worker has not taken it (``_worker.channel``). That is done when the
+worker turns out to be slow while another one has nothing to do, when it is to be ended, and when somebody cancels.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+
+from safepool._pool import outcomes
+from safepool._pool.limits import Limits
+from safepool._pool.state import STUCK, PoolState
+from safepool._pool.task import Task, TaskState
+from safepool._pool.worker import Worker, WorkerState
+from safepool._worker.framing import Kind
+
+__all__ = ["Feeding"]
+
+
+_RUN = {False: Kind.RUN, True: Kind.RUN_WITHIN_LIMITS}
+
+
+class Feeding:
+    """Gives out the tasks of one pool. Used by the supervisor's thread alone.
+
+    Args:
+        state: The pool's tables.
+        lock: Guards them.
+        limits: Is told of each task that a worker turns to.
+        fail: Settles a task that cannot be run.
+        watch: Waits until a worker's channel takes the rest.
+    """
+
+    def __init__(
+        self,
+        state: PoolState,
+        lock: threading.RLock,
+        limits: Limits,
+        fail: Callable[[Task, Callable[[Task], BaseException]], None],
+        watch: Callable[[Worker], None],
+    ) -> None:
+        self._state = state
+        self._lock = lock
+        self._limits = limits
+        self._fail = fail
+        self._watch = watch
+
+    def give(self) -> None:
+        """Give waiting tasks to idle workers, and those that are left to busy ones, ahead."""
+        orders: dict[Worker, list[Task]] = {}
+        with self._lock:
+            count = self._state.headcount()
+            for _ in range(self._state.max_workers - count.running):
+                if not self._state.waiting_count or not self._give_one(orders):
+                    break
+            if self._state.waiting_count and self._state.settings.sends_ahead and not self._state.to_start():
+                self._give_ahead(orders)
+        for worker, tasks in orders.items():
+            self._send(worker, tasks)
+
+    def take_back(self, worker: Worker) -> None:
+        """Put what the worker has not begun back to where it came from; from here on, it begins nothing more.
+
+        A task that has been taken back has not run, and will not run there: the kernel gave its ticket to us.
+        """
+        if worker.task is None:
+            return
+        numbers = set(worker.channel.take_back())
+        with self._lock:
+            taken = [task for task in worker.sent() if task.number in numbers]
+            for task in reversed(taken):
+                self._put_back(worker, task)
+            if not worker.ahead:
+                worker.stuck_at = None
+            if worker.task is None and worker.state is WorkerState.BUSY:
+                self._state.rest(worker)
+            broken = self._state.broken
+            stranded = [task for task in taken if self._state.discard_waiting(task)] if broken is not None else []
+        for task in stranded:
+            self._fail(task, lambda _task: outcomes.copy_of(broken or AssertionError(_task)))
+
+    def next_after(self, worker: Worker) -> None:
+        """The worker's task is over, and the next one is its own; with the lock held, and ``begin`` in the end."""
+        if worker.ahead:
+            self._turn_to(worker, worker.ahead.popleft())
+        else:
+            worker.task = None
+
+    def begin(self, worker: Worker) -> None:
+        """Take note of what the worker turns to: a task, or nothing; with the lock held."""
+        if worker.state not in (WorkerState.BUSY, WorkerState.SWEEPING):
+            return
+        worker.is_stuck = False
+        if worker.task is None:
+            self._state.rest(worker)
+            return
+        now = time.monotonic()
+        self._limits.begin(worker, now)
+        worker.stuck_at = now + STUCK if worker.ahead else None
+
+    def _give_one(self, orders: dict[Worker, list[Task]]) -> bool:
+        """Give the next task to an idle worker; return False if there is no such worker, or no such task."""
+        worker = self._state.take_idle()
+        if worker is None:
+            return False
+        task = self._next_task()
+        if task is None:
+            self._state.idle.append(worker)
+            return False
+        self._assign(worker, task)
+        self._turn_to(worker, task)
+        worker.move(WorkerState.BUSY)
+        self.begin(worker)
+        orders[worker] = [task]
+        return True
+
+    def _give_ahead(self, orders: dict[Worker, list[Task]]) -> None:
+        for worker in self._state.workers.values():
+            tasks = orders.setdefault(worker, [])
+            for _ in range(self._state.room_ahead(worker)):
+                task = self._next_task()
+                if task is None:
+                    return
+                self._assign(worker, task)
+                task.state = TaskState.SENT
+                worker.ahead.append(task)
+                tasks.append(task)
+            if worker.ahead and worker.stuck_at is None:
+                worker.stuck_at = time.monotonic() + STUCK
+
+    def _send(self, worker: Worker, tasks: list[Task]) -> None:
+        if not tasks:
+            return
+        sent = worker.channel.send_ahead([(_RUN[task.terms.has_limits], task.number, task.payload) for task in tasks])
+        if worker.channel.has_outgoing:
+            self._watch(worker)
+        if sent < len(tasks):
+            worker.is_stuck = True  # there is no room for more tickets until it has taken one
+            with self._lock:
+                for task in reversed(tasks[sent:]):
+                    self._put_back(worker, task)
+                if worker.task is None:
+                    self._state.rest(worker)
+
+    def _next_task(self) -> Task | None:
+        """Take the next task that can be run; those that cannot are settled on the way."""
+        while (task := self._state.take_waiting()) is not None:
+            if outcomes.begin(task):
+                if task.unfit is None:
+                    return task
+                self._fail(task, lambda task: task.unfit or AssertionError(task))
+            task.state = TaskState.SETTLED
+            self._state.places.discard(task.number)
+        return None
+
+    def _assign(self, worker: Worker, task: Task) -> None:
+        task.future._worker = worker
+        worker.runs += 1
+
+    def _turn_to(self, worker: Worker, task: Task) -> None:
+        """Make this the task that the worker runs, or will when it takes the next ticket."""
+        task.state = TaskState.RUNNING
+        task.attempts += 1
+        task.future.pid = worker.contained.pid
+        worker.task = task
+        self._state.places.discard(task.number)
+
+    def _put_back(self, worker: Worker, task: Task) -> None:
+        if worker.task is task:
+            worker.task = None
+            task.attempts -= 1
+            task.future.pid = None
+        else:
+            last = worker.ahead.pop()
+            assert last is task
+        worker.runs -= 1
+        task.future._worker = None
+        if not task.attempts and not task.put_backs:  # else it counts as begun, for good
+            task.future.put_back()
+        self._state.put_back(task)
