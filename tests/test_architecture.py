@@ -66,7 +66,7 @@ def test_facade_alone_imports_nothing_costly() -> None:
     assert json.loads(answer.stdout) == []
 
 
-def test_installation_has_the_package_and_nothing_else() -> None:
+def test_installation_has_the_package_its_command_and_nothing_else() -> None:
     try:
         files = importlib.metadata.files("safepool") or []
     except importlib.metadata.PackageNotFoundError:
@@ -74,7 +74,9 @@ def test_installation_has_the_package_and_nothing_else() -> None:
     folders = {file.parts[0] for file in files}
     if "safepool" not in folders:
         pytest.skip("an editable installation lists no modules")
-    assert {folder for folder in folders if folder != "safepool" and not folder.endswith(".dist-info")} == set()
+    others = {folder for folder in folders if folder != "safepool" and not folder.endswith(".dist-info")}
+    assert others <= {".."}
+    assert {file.name for file in files if file.parts[0] == ".."} == {"safepool"}  # the console script
     assert "safepool/py.typed" in {file.as_posix() for file in files}
 
 

@@ -58,7 +58,7 @@ class Answers:
             elif frame.kind is Kind.READY:
                 self._on_ready(worker)
             elif frame.kind is Kind.UNFIT:
-                worker.unfit = frame.payload
+                worker.unfit = bytes(frame.payload)
         if worker.answers:
             self._take_answers(worker)
 

@@ -76,7 +76,7 @@ class CallReader:
     def __init__(self) -> None:
         self._names: dict[bytes, tuple[str, str]] = {}
 
-    def loads(self, packed: bytes) -> Parts:
+    def loads(self, packed: bytes | memoryview) -> Parts:
         """Rebuild a call.
 
         Raises:
@@ -86,7 +86,7 @@ class CallReader:
         if not size:
             whole: Parts = pickle.loads(memoryview(packed)[1:])
             return whole
-        fn = self._find(packed[1 : size + 1])
+        fn = self._find(bytes(packed[1 : size + 1]))
         args, kwargs = pickle.loads(memoryview(packed)[size + 1 :])
         return fn, args, kwargs
 

@@ -17,7 +17,8 @@ from safepool._worker.ring import AnswerRing
 
 __all__ = ["Channel", "Inflow"]
 
-_RECEIVE_SIZE = 1 << 18  # bytes per read
+_RECEIVE_SIZE = 1 << 16  # bytes per read, since each of 128 KiB and more maps fresh memory and unmaps it
+_LARGE_RECEIVE_SIZE = 1 << 18  # where there is much: more than a socket's buffer
 _MOST_PER_TURN = 64  # reads, so that one worker's 300 MB result does not hold up another's deadline
 _TICKET_SIZE = 8  # bytes
 _JOINED_SIZE = 1 << 16  # bytes; up to here one copy costs less than a second system call
@@ -132,16 +133,18 @@ class Channel:
         """
         frames: list[Frame] = []
         inflow = Inflow.MORE
+        size = _RECEIVE_SIZE
         for _ in range(_MOST_PER_TURN):
-            piece = self._receive_piece()
+            piece = self._receive_piece(size)
             if not piece:
                 inflow = Inflow.DRAINED if piece is None else Inflow.CLOSED
                 break
             self.is_awake_for = True
             frames += self._feed(piece, frames)
-            if len(piece) < _RECEIVE_SIZE:  # all there was; if more came meanwhile, the selector says so
+            if len(piece) < size:  # all there was; if more came meanwhile, the selector says so
                 inflow = Inflow.DRAINED
                 break
+            size = _LARGE_RECEIVE_SIZE
         return frames + self.receive_left(), inflow
 
     def receive_left(self) -> list[Frame]:
@@ -162,7 +165,7 @@ class Channel:
         Never waits for the end of the stream, which a descendant may hold open.
         """
         frames: list[Frame] = []
-        while piece := self._receive_piece():
+        while piece := self._receive_piece(_RECEIVE_SIZE):
             frames += self._feed(piece, frames)
         return frames + self.receive_left()
 
@@ -180,10 +183,10 @@ class Channel:
             error.frames = earlier + error.frames + self.receive_left()
             raise
 
-    def _receive_piece(self) -> bytes | None:
+    def _receive_piece(self, size: int) -> bytes | None:
         """Return what there is, nothing at the end of the stream, None if there is nothing for now."""
         try:
-            return self._socket.recv(_RECEIVE_SIZE)
+            return self._socket.recv(size)
         except BlockingIOError:
             return None
         except OSError:  # reset: the other end died with our bytes unread

@@ -58,7 +58,7 @@ class Frame(NamedTuple):
 
     kind: Kind
     task: int
-    payload: bytes
+    payload: bytes | memoryview
     begun: float = 0.0
     elapsed: float = 0.0
 
@@ -67,8 +67,8 @@ class FrameReader:
     """Collects bytes, and hands out the frames that are complete."""
 
     def __init__(self) -> None:
-        self._torn = bytearray()  # the beginning of a frame whose end is still to come
-        self._needed = 0  # how long that must be before it is worth a look
+        self._torn: list[bytes] = []  # the beginning of a frame whose end is still to come
+        self._missing = 0  # bytes without which that is not worth a look
 
     def feed(self, piece: bytes) -> list[Frame]:
         """Take the next piece of the stream; return the frames that it completes.
@@ -76,29 +76,35 @@ class FrameReader:
         Raises:
             ForeignBytesError: The stream is not ours. The reader is of no further use.
         """
-        if self._torn:
-            self._torn += piece
-            if len(self._torn) < self._needed:
+        was_torn = bool(self._torn)
+        if was_torn:
+            self._torn.append(piece)
+            self._missing -= len(piece)
+            if self._missing > 0:
                 return []
-            piece = bytes(self._torn)
+            piece = b"".join(self._torn)
             self._torn.clear()
         frames: list[Frame] = []
         position, end = 0, len(piece)
-        self._needed = HEADER_SIZE
+        needed = HEADER_SIZE
         while end - position >= HEADER_SIZE:
             check, kind, zero, task, size, begun, elapsed = _HEADER.unpack_from(piece, position)
             if check != _CHECK or zero or kind not in _KINDS:
                 raise ForeignBytesError(piece[position : position + HEADER_SIZE], frames)
             start = position + HEADER_SIZE
             if start + size > end:
-                self._needed = HEADER_SIZE + size
+                needed = HEADER_SIZE + size
                 break
             position = start + size
-            frames.append(_new(Frame, (_KINDS[kind], task, piece[start:position], begun, elapsed)))
+            # What came in many pieces is large, and has been copied once already.
+            payload = memoryview(piece)[start:position] if was_torn else piece[start:position]
+            frames.append(_new(Frame, (_KINDS[kind], task, payload, begun, elapsed)))
         if position < end:
-            self._torn += piece[position:]
-            if not _CHECKED.startswith(piece[position : position + len(_CHECKED)]):
-                raise ForeignBytesError(bytes(self._torn[:HEADER_SIZE]), frames)
+            rest = piece[position:]
+            if not _CHECKED.startswith(rest[: len(_CHECKED)]):
+                raise ForeignBytesError(rest[:HEADER_SIZE], frames)
+            self._torn.append(rest)
+            self._missing = needed - len(rest)
         return frames
 
 

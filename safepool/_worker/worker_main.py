@@ -27,7 +27,8 @@ from safepool._worker.record import StartRecord
 
 __all__ = ["WorkerProcess"]
 
-_RECEIVE_SIZE = 1 << 18  # bytes per read: the usual size of a socket's buffer
+_RECEIVE_SIZE = 1 << 16  # bytes per read, since each of 128 KiB and more maps fresh memory and unmaps it
+_LARGE_RECEIVE_SIZE = 1 << 18  # where there is much: more than a socket's buffer
 _TICKET_SIZE = 8  # bytes
 _NUDGE = header(Kind.NUDGE, 0, 0)
 _JOINED_SIZE = 1 << 16  # bytes; up to here one copy costs less than a second system call
@@ -82,14 +83,17 @@ class _Server:
 
         Those before it are of tickets that were taken back.
         """
+        size = _RECEIVE_SIZE
         while True:
             while self._frames:
                 frame = self._frames.popleft()
                 if frame.task == number:
                     return frame
-            piece = self._channel.recv(_RECEIVE_SIZE)
+            piece = self._channel.recv(size)
             if not piece:
                 return None
+            if len(piece) == size:
+                size = _LARGE_RECEIVE_SIZE
             self._frames.extend(self._reader.feed(piece))
 
     def _obey(self, frame: Frame) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import subprocess
 import sys
@@ -43,6 +44,10 @@ def tell_pid() -> int:
 
 def die() -> None:
     os._exit(7)
+
+
+def hang_in_c() -> int:
+    return sum(itertools.repeat(1, 2**42))
 
 
 def square(number: int) -> int:

@@ -127,6 +127,7 @@ def test_foreign_bytes_raise_and_the_frames_before_them_are_not_lost(
 
 def test_receive_says_so_when_one_turn_was_not_enough(channel: Channel, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("safepool._worker.channel._RECEIVE_SIZE", HEADER_SIZE // 6)
+    monkeypatch.setattr("safepool._worker.channel._LARGE_RECEIVE_SIZE", HEADER_SIZE // 6)
     monkeypatch.setattr("safepool._worker.channel._MOST_PER_TURN", 2)
     channel.theirs.send(framed(Kind.RESULT, 4, b""))
     assert channel.receive() == ([], Inflow.MORE)

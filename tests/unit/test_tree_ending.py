@@ -232,7 +232,7 @@ def test_steps_do_not_wait_for_anybody_to_die(brood: Brood) -> None:
 def test_orphan_in_the_middle_of_an_exec_is_looked_at_until_it_shows_whose_it_is(
     brood: Brood, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """1. A child that has left the group begins an exec. 2. Its parent dies. 3. For a while nothing tells whose it is."""
+    """1. A child that has left the group begins an exec. 2. Its parent dies. 3. Nothing tells whose it is, as yet."""
     tree = Tree(brood, "leave('session', os.setsid); say('leader'); os._exit(0)")
     handles = brood.hold("session")
     orphan = handles["session"]

@@ -1,0 +1,129 @@
+"""A call comes out as it went in: by name where that is the same, with its arguments in one pickle where it is not."""
+
+from __future__ import annotations
+
+import pickle
+import sys
+import types
+from functools import partial
+from typing import Any
+
+import pytest
+
+from safepool._worker import payload
+from safepool._worker.calls import CallPickler, CallReader
+
+pytestmark = pytest.mark.timeout(60)
+
+
+def add(*numbers: int, extra: int = 0) -> int:
+    return sum(numbers) + extra
+
+
+class Adder:
+    def __init__(self) -> None:
+        self.numbers: list[int] = []
+
+    def add(self, numbers: list[int]) -> bool:
+        return numbers is self.numbers
+
+
+def new_pickler(imports_main: bool = True, reducers: payload.Reducers = payload.NO_REDUCERS) -> CallPickler:
+    return CallPickler(partial(payload.dumps, reducers=reducers), imports_main, reducers)
+
+
+def there_and_back(fn: Any, *args: Any, **kwargs: Any) -> Any:
+    packed, _ = new_pickler().dumps((fn, args, kwargs))
+    got, its_args, its_kwargs = CallReader().loads(packed)
+    return got(*its_args, **its_kwargs)
+
+
+@pytest.mark.parametrize("fn", [add, sum, partial(add, 1), lambda *numbers: sum(numbers)])
+def test_callable_of_any_kind_is_called_with_its_arguments(fn: Any) -> None:
+    args = ([1, 2, 3],) if fn is sum else (1, 2, 3)
+    assert there_and_back(fn, *args) == fn(*args)
+
+
+def test_keywords_arrive() -> None:
+    assert there_and_back(add, 1, extra=5) == 6
+
+
+def test_function_goes_by_its_name_and_a_bound_method_with_what_it_shares_with_its_arguments() -> None:
+    packed, is_plain = new_pickler().dumps((add, (1, 2), {}))
+    assert is_plain
+    assert packed[1:].startswith(f"{__name__}\nadd".encode())
+    adder = Adder()
+    assert there_and_back(adder.add, adder.numbers), "the two were one object, and are not any more"
+
+
+def test_call_whose_arguments_are_anybody_s_code_is_not_plain() -> None:
+    assert not new_pickler().dumps((add, ([1],), {}))[1]
+    assert not new_pickler().dumps((add, (1,), {"extra": 2}))[1]
+    assert not new_pickler().dumps((sum, ([1],), {}))[1]
+
+
+@pytest.mark.parametrize("name", ["inner", "shadowed"])
+def test_function_that_is_not_found_under_its_name_goes_by_value(name: str) -> None:
+    def inner() -> str:
+        return "inner"
+
+    shadowed = types.FunctionType(add.__code__, globals(), "add")
+    shadowed.__kwdefaults__ = add.__kwdefaults__
+    fn, args = {"inner": (inner, ()), "shadowed": (shadowed, (1, 2))}[name]
+    packed, _ = new_pickler().dumps((fn, args, {}))
+    assert packed[0] == 0
+    assert there_and_back(fn, *args) == fn(*args)
+
+
+def test_nothing_of_a_main_module_that_workers_cannot_import_goes_by_name() -> None:
+    packed, _ = new_pickler(imports_main=False).dumps((add, (1, 2), {}))
+    assert packed[0] == 0
+
+
+def test_reducer_for_a_plain_type_is_heeded() -> None:
+    packed, is_plain = new_pickler(reducers={str: lambda text: (str.upper, (text,))}).dumps((add, ("a",), {}))
+    assert not is_plain
+    assert CallReader().loads(packed)[1] in {("a",), ("A",)}  # C picklers ask nobody about text
+
+
+def test_name_is_looked_up_each_time_as_pickle_does(monkeypatch: pytest.MonkeyPatch) -> None:
+    reader = CallReader()
+    packed, _ = new_pickler().dumps((add, (1,), {}))
+    assert reader.loads(packed)[0] is add
+    monkeypatch.setattr(sys.modules[__name__], "add", len)
+    assert reader.loads(packed)[0] is len
+
+
+def test_name_that_is_not_there_any_more_is_the_error_that_pickle_has(monkeypatch: pytest.MonkeyPatch) -> None:
+    packed, _ = new_pickler().dumps((add, (1,), {}))
+    reader = CallReader()
+    reader.loads(packed)
+    monkeypatch.delattr(sys.modules[__name__], "add")
+    with pytest.raises(AttributeError, match="add"):
+        reader.loads(packed)
+
+
+def test_module_is_imported_if_need_be(monkeypatch: pytest.MonkeyPatch) -> None:
+    import colorsys
+
+    packed, _ = new_pickler().dumps((colorsys.rgb_to_hsv, (1, 0, 0), {}))
+    monkeypatch.delitem(sys.modules, "colorsys")
+    fn, args, _ = CallReader().loads(packed)
+    assert fn(*args) == (0.0, 1.0, 1)
+
+
+def test_names_of_many_functions_are_not_kept_for_ever() -> None:
+    pickler = new_pickler()
+    for number in range(1000):
+        module = types.ModuleType("made_up")
+        fn = types.FunctionType(add.__code__, globals(), f"fn{number}")
+        fn.__module__ = fn.__qualname__ = __name__
+        setattr(module, __name__, fn)
+        pickler._names[fn] = b"x"
+        pickler._name(add)
+    assert len(pickler._names) <= 257
+
+
+def test_unpicklable_argument_is_the_error_that_pickle_has() -> None:
+    with pytest.raises((TypeError, pickle.PicklingError)):
+        new_pickler().dumps((add, (sys._getframe(),), {}))

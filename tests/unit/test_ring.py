@@ -1,0 +1,159 @@
+"""Answers in shared memory: all arrive, in order and whole, and nobody sleeps through one."""
+
+from __future__ import annotations
+
+import itertools
+import threading
+from collections.abc import Iterator
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from safepool._worker.ring import AnswerRing
+
+pytestmark = pytest.mark.timeout(60)
+
+ROOM = 64  # bytes for data
+
+
+@pytest.fixture
+def ring() -> AnswerRing:
+    """Make a ring whose reader is awake."""
+    ring = new_ring()
+    assert ring.wakes_host()
+    return ring
+
+
+def new_ring() -> AnswerRing:
+    return AnswerRing(memoryview(bytearray(64 + ROOM)))
+
+
+def test_host_sleeps_at_first_and_is_to_be_sent_its_answer() -> None:
+    ring = new_ring()
+    assert not ring.put(b"answer")
+    assert ring.wakes_host()
+    assert not ring.wakes_host()
+    assert ring.take() == b""
+
+
+def test_answers_to_a_host_that_is_awake_are_left_in_order(ring: AnswerRing) -> None:
+    assert ring.put(b"one")
+    assert ring.put(b"two")
+    assert not ring.wakes_host()
+    assert ring.take() == b"onetwo"
+    assert ring.take() == b""
+
+
+def test_answer_that_finds_no_room_is_to_be_sent_and_changes_nothing(ring: AnswerRing) -> None:
+    assert ring.put(bytes(ROOM - 3))
+    assert not ring.put(b"four")
+    assert not ring.wakes_host()
+    assert ring.put(b"abc")
+    assert not ring.put(b"d")
+    assert ring.take() == bytes(ROOM - 3) + b"abc"
+    assert ring.put(b"four")
+
+
+def test_host_does_not_fall_asleep_over_an_answer(ring: AnswerRing) -> None:
+    ring.put(b"answer")
+    assert not ring.fall_asleep()
+    assert ring.take() == b"answer"
+    assert ring.fall_asleep()
+    assert not ring.put(b"next")
+
+
+@given(st.lists(st.binary(max_size=ROOM), max_size=40), st.data())
+def test_whatever_is_left_comes_out_whole_and_in_order(answers: list[bytes], data: st.DataObject) -> None:
+    ring = new_ring()
+    ring.wakes_host()
+    left, taken = b"", b""
+    for answer in answers:
+        if ring.put(answer):
+            left += answer
+        if data.draw(st.booleans()):
+            taken += ring.take()
+    assert taken + ring.take() == left
+
+
+# --- every order in which the two can come upon each other ---
+
+
+class Turns:
+    """Lets two threads touch the words in the order of a schedule; whoever is through lets the other go on."""
+
+    def __init__(self, schedule: tuple[str, ...]) -> None:
+        self._schedule = list(schedule)
+        self._through: set[str] = set()
+        self._news = threading.Condition()
+
+    def take(self, who: str) -> None:
+        with self._news:
+            assert self._news.wait_for(lambda: self._is_next(who), 30)
+            if self._schedule:
+                self._schedule.pop(0)
+            self._news.notify_all()
+
+    def leave(self, who: str) -> None:
+        with self._news:
+            self._through.add(who)
+            self._news.notify_all()
+
+    def _is_next(self, who: str) -> bool:
+        while self._schedule and self._schedule[0] in self._through:
+            self._schedule.pop(0)
+        return not self._schedule or self._schedule[0] == who
+
+
+class Word:
+    """A word that is touched when it is one's turn."""
+
+    def __init__(self, word: memoryview, turns: Turns) -> None:
+        self._word = word
+        self._turns = turns
+
+    def __getitem__(self, index: int) -> int:
+        self._turns.take(threading.current_thread().name)
+        value: int = self._word[index]
+        return value
+
+    def __setitem__(self, index: int, value: int) -> None:
+        self._turns.take(threading.current_thread().name)
+        self._word[index] = value
+
+
+def schedules(touches: int) -> Iterator[tuple[str, ...]]:
+    """Every order of so many touches by the worker, and three by the host."""
+    for host in itertools.combinations(range(touches + 3), 3):
+        yield tuple("host" if at in host else "worker" for at in range(touches + 3))
+
+
+@pytest.mark.parametrize("is_awake", [True, False])
+def test_one_of_the_two_sees_the_other_in_whatever_order(is_awake: bool) -> None:
+    """Else an answer lies there, and the host sleeps until something else happens."""
+    seen = set()
+    for schedule in schedules(6):
+        ring, turns = new_ring(), Turns(schedule)
+        if is_awake:
+            ring.wakes_host()
+        for name in ("_written", "_read", "_is_awake"):
+            setattr(ring, name, Word(getattr(ring, name), turns))
+        found: dict[str, bool] = {}
+
+        def answer(ring: AnswerRing = ring, turns: Turns = turns, found: dict[str, bool] = found) -> None:
+            found["left"] = ring.put(b"answer")
+            found["sent"] = not found["left"] or ring.wakes_host()
+            turns.leave("worker")
+
+        def sleep(ring: AnswerRing = ring, turns: Turns = turns, found: dict[str, bool] = found) -> None:
+            found["asleep"] = ring.fall_asleep()
+            turns.leave("host")
+
+        threads = [threading.Thread(target=answer, name="worker"), threading.Thread(target=sleep, name="host")]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(30)
+        assert found["sent"] or not found["asleep"], schedule
+        seen.add((found["left"], found["sent"], found["asleep"]))
+    assert len(seen) > 1 or not is_awake, "no order made a difference"
