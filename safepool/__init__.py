@@ -6,9 +6,10 @@ for the host's half of it.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
-
+TYPE_CHECKING = False  # to type checkers it is True; ``typing`` costs as much as all else that a worker imports of ours
 if TYPE_CHECKING:
+    from typing import Any
+
     from safepool._pool.cpus import cpu_count as cpu_count
     from safepool._pool.executor import SafeProcessPoolExecutor as SafeProcessPoolExecutor
     from safepool._pool.future import SafeFuture as SafeFuture

@@ -12,7 +12,7 @@ import subprocess
 import threading
 import time
 from multiprocessing import spawn
-from pathlib import Path
+from os.path import abspath, dirname
 
 from safepool._os import lifeline
 from safepool._os.environment import snapshot
@@ -23,7 +23,9 @@ from safepool._os.register import Register
 
 __all__ = ["PACKAGE_ROOT", "Janitor", "janitor"]
 
-PACKAGE_ROOT = str(Path(__file__).parents[2])  # the directory (or archive) that ``import safepool`` comes from
+PACKAGE_ROOT = dirname(
+    dirname(dirname(abspath(__file__)))
+)  # the directory (or archive) that ``import safepool`` comes from
 
 _FIRST_DELAY = 0.1  # seconds between starts of a janitor that does not come up, doubled each time
 _LONGEST_DELAY = 30.0  # seconds

@@ -26,13 +26,15 @@ __all__ = ["main"]
 
 def main(host: int, host_start: int, marker: str, register_fd: int, life_fd: int) -> None:
     """Detach, wait for the host's end, sweep, leave."""
-    if os.fork():
-        os._exit(0)
     for signum in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT):
         signal.signal(signum, signal.SIG_IGN)
+    # All that is said and done before the child is on its own: one that dies right then is one that had been up, and is
+    # replaced at once.
+    if os.fork():
+        with contextlib.suppress(OSError):  # unless the host is gone already
+            os.write(life_fd, b"r")  # the process that the host has started is as good as gone: it can be reaped
+        os._exit(0)
     os.chdir("/")
-    with contextlib.suppress(OSError):  # unless the host is gone already
-        os.write(life_fd, b"r")  # our starter is gone, or as good as: it can be reaped
     _wait_for_end_of(host, host_start, life_fd)
     # Whoever escaped may be older than every tree that is still on the register, but not than the host.
     TreeEnding(read_leaders(register_fd), f"{marker}_".encode(), _signal_group, since=host_start).run()

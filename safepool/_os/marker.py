@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import itertools
 import os
-import secrets
 import threading
 
 __all__ = ["host_marker", "next_worker_marker"]
@@ -27,7 +26,7 @@ def host_marker() -> str:
     global _token
     with _lock:
         if not _token:
-            _token = f"SAFEPOOL_{secrets.token_hex(16)}"
+            _token = f"SAFEPOOL_{os.urandom(16).hex()}"
         return _token
 
 

@@ -12,7 +12,8 @@ from __future__ import annotations
 
 import os
 from collections.abc import Collection, Iterable, Iterator
-from typing import NamedTuple
+
+from safepool._plain import NamedTuple
 
 __all__ = [
     "ProcessRow",

@@ -26,10 +26,10 @@ import select
 import signal
 import time
 from collections.abc import Callable, Iterable, Iterator
-from typing import NamedTuple
 
 from safepool._os import process_exit
 from safepool._os.process_table import ProcessRow, command_of, environment_of, list_pids, read_row, with_descendants
+from safepool._plain import NamedTuple
 
 __all__ = ["NO_COMMAND", "Leader", "Remains", "TreeEnding", "is_cleaner"]
 

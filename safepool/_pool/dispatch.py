@@ -6,8 +6,8 @@ The supervisor carries the decisions out, in order, and asks again after the nex
 from __future__ import annotations
 
 import enum
-from typing import NamedTuple
 
+from safepool._plain import NamedTuple
 from safepool._pool.state import Headcount, PoolState
 from safepool._pool.worker import Worker, WorkerState
 

@@ -6,12 +6,12 @@ import math
 import os
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import replace
 from functools import partial
 from numbers import Real
 from types import FunctionType
 from typing import Any
 
+from safepool._plain import replace
 from safepool._pool.terms import Terms
 
 __all__ = [

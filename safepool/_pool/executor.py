@@ -8,11 +8,11 @@ import threading
 import weakref
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import Future, ProcessPoolExecutor
-from dataclasses import replace
 from functools import partial
 from types import TracebackType
 from typing import Any, Literal, ParamSpec, TypeVar, get_args, overload
 
+from safepool._plain import replace
 from safepool._pool.cpus import cpu_count
 from safepool._pool.door import (
     check_callable,

@@ -14,10 +14,9 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from concurrent.futures.process import BrokenProcessPool
-from dataclasses import dataclass, field
 from operator import itemgetter
-from typing import NamedTuple
 
+from safepool._plain import NamedTuple, dataclass, field
 from safepool._pool.lanes import Lanes
 from safepool._pool.task import Task, TaskState
 from safepool._pool.worker import RUNNING, Worker, WorkerState

@@ -8,10 +8,10 @@ from __future__ import annotations
 import enum
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass, field
 
 from safepool._os.contained import ContainedProcess
 from safepool._os.process_tree import TreeEnding
+from safepool._plain import dataclass, field
 from safepool._pool.task import Task
 from safepool._worker.channel import Channel
 from safepool._worker.framing import Frame

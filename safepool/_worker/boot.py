@@ -11,14 +11,18 @@ from __future__ import annotations
 # What ``signal`` wraps: for each task that has a limit, its conversions to enums would take longer than the task.
 import _signal  # type: ignore[import-not-found]  # private, and unknown to typeshed
 import faulthandler
+import gc
 import os
 import signal
 import sys
-from collections.abc import Callable
-from types import FrameType
-from typing import NoReturn
 
 from safepool._os import lifeline
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from types import FrameType
+    from typing import NoReturn
 
 __all__ = ["SOFT_TIMEOUT_SIGNAL", "STACK_SIGNAL", "heed_host", "main", "on_soft_timeout"]
 
@@ -27,6 +31,7 @@ SOFT_TIMEOUT_SIGNAL = signal.SIGRTMAX - 6
 _HEEDED = {STACK_SIGNAL, SOFT_TIMEOUT_SIGNAL}
 
 _switch_fd = -1
+_BOOT_THRESHOLD = 100_000  # objects that are made before the first search for garbage
 
 
 def main(lifeline_fd: int, switch_fd: int, program_fd: int, tracker_fd: int) -> NoReturn:
@@ -39,10 +44,48 @@ def main(lifeline_fd: int, switch_fd: int, program_fd: int, tracker_fd: int) -> 
     os.register_at_fork(after_in_child=_forget_stacks)
     os.set_inheritable(program_fd, False)
 
-    from multiprocessing import resource_tracker, spawn
+    thresholds = _collect_rarely()
+
+    from multiprocessing import resource_tracker
 
     resource_tracker._resource_tracker._fd = tracker_fd  # type: ignore[attr-defined]  # as spawn_main does
-    sys.exit(spawn._main(program_fd, lifeline_fd))  # the lifeline ends with the host
+    sys.exit(_run(program_fd, lifeline_fd, thresholds))  # the lifeline ends with the host
+
+
+def _run(program_fd: int, parent_sentinel: int, thresholds: tuple[int, int, int]) -> int:
+    """Do as ``multiprocessing.spawn._main`` does, but for how a script is imported (``main_module``)."""
+    import pickle
+    from multiprocessing import process, spawn
+
+    from safepool._worker.main_module import import_script
+
+    with open(program_fd, "rb") as program:
+        process.current_process()._inheriting = True  # type: ignore[attr-defined]  # what is unpickled asks for it
+        try:
+            facts = pickle.load(program)
+            script = facts.pop("init_main_from_path", None)
+            spawn.prepare(facts)
+            if script is not None:
+                import_script(script)
+            itself = pickle.load(program)
+        finally:
+            del process.current_process()._inheriting  # type: ignore[attr-defined]
+    _collect_again(thresholds)
+    status: int = itself._bootstrap(parent_sentinel)
+    return status
+
+
+def _collect_rarely() -> tuple[int, int, int]:
+    """Imports make much that stays: to look through it for garbage takes 1 ms of the 30 of a start."""
+    thresholds = gc.get_threshold()
+    if thresholds[0]:  # zero is never
+        gc.set_threshold(_BOOT_THRESHOLD)  # not ``disable``: where a program does that itself, it is to stay so
+    return thresholds
+
+
+def _collect_again(thresholds: tuple[int, int, int]) -> None:
+    if gc.get_threshold()[0] == _BOOT_THRESHOLD:  # else the program has its own idea of it
+        gc.set_threshold(*thresholds)
 
 
 def on_soft_timeout(handler: Callable[[int, FrameType | None], None]) -> None:

@@ -12,13 +12,16 @@ import pickle
 import sys
 from collections.abc import Callable
 from types import FunctionType, ModuleType
-from typing import Any
 
 from safepool._worker import payload
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any, TypeAlias
+
 __all__ = ["CallPickler", "CallReader"]
 
-Parts = tuple[Callable[..., Any], tuple[Any, ...], dict[str, Any]]
+Parts: TypeAlias = "tuple[Callable[..., Any], tuple[Any, ...], dict[str, Any]]"
 
 _MOST_KNOWN = 256  # functions
 _LONGEST_NAME = 255  # its length has one byte

@@ -15,7 +15,8 @@ from __future__ import annotations
 import enum
 import struct
 import sys
-from typing import NamedTuple
+
+from safepool._plain import NamedTuple
 
 __all__ = ["HEADER_SIZE", "ForeignBytesError", "Frame", "FrameReader", "Kind", "header"]
 

@@ -28,7 +28,7 @@ __all__ = ["Preparation", "SpawnWindow", "launch", "spawn_window"]
 # The package is the host's, whatever other copy the path has; with what it imports ahead of it, and its root last
 # afterwards, since that may be site-packages, where a module can have the name of a standard one.
 _STUB = (
-    "import __future__, sys, typing; sys.path[:] = [{root!r}, *filter(None, sys.path)]; import safepool; "
+    "import __future__, sys; sys.path[:] = [{root!r}, *filter(None, sys.path)]; import safepool; "
     "sys.path.append(sys.path.pop(0)); from safepool._worker.boot import main; "
     "main({lifeline}, {switch}, {program}, {tracker})"
 )

@@ -17,16 +17,20 @@ import pickle
 import sys
 from collections.abc import Callable
 from multiprocessing.reduction import ForkingPickler
-from typing import Any
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any, TypeAlias
 
 __all__ = ["NO_REDUCERS", "PLAIN_TYPES", "Call", "Reducers", "dumps", "dumps_by_value", "is_plain", "one_line"]
 
 PLAIN_TYPES = frozenset({type(None), bool, int, float, complex, str, bytes})
 _PLAIN_SIZE = 1 << 16  # bytes; a larger one takes long enough to be somebody else's business
 
-Reducers = dict[type[Any], Callable[[Any], Any]]  # of exactly this type: as ``__reduce__`` would, from outside
+# Of exactly this type: as ``__reduce__`` would, from outside.
+Reducers: TypeAlias = "dict[type[Any], Callable[[Any], Any]]"
 NO_REDUCERS: Reducers = {}
-Call = tuple[Callable[..., object], tuple[Any, ...]]  # a function and its arguments
+Call: TypeAlias = "tuple[Callable[..., object], tuple[Any, ...]]"  # a function and its arguments
 
 
 def dumps(value: object, reducers: Reducers = NO_REDUCERS) -> bytes:

@@ -8,17 +8,15 @@ word, the end of the channel, or a fault.
 
 from __future__ import annotations
 
-import logging
 import os
 import pickle
 import signal
 import socket
 import sys
 import time
-import traceback
 from collections import deque
 from multiprocessing.context import SpawnProcess
-from types import FrameType
+from types import FrameType, TracebackType
 
 from safepool._os.lifeline import close_in_forked_children
 from safepool._worker import identity, payload
@@ -28,8 +26,6 @@ from safepool._worker.framing import Frame, FrameReader, Kind, header
 from safepool._worker.record import StartRecord
 
 __all__ = ["WorkerProcess"]
-
-_log = logging.getLogger("concurrent.futures")  # where the standard library's workers say so, too
 
 _RECEIVE_SIZE = 1 << 16  # bytes per read, since each of 128 KiB and more maps fresh memory and unmaps it
 _LARGE_RECEIVE_SIZE = 1 << 18  # where there is much: more than a socket's buffer
@@ -128,7 +124,7 @@ class _Server:
             self._in_task = False
         except BaseException as error:
             self._in_task = False
-            _log.critical("Exception in initializer:", exc_info=True)
+            _log_critical("Exception in initializer:", error)
             self._send(Kind.UNFIT, _describe(error, self._reducers))
             return False
         self._send(Kind.READY, b"")
@@ -140,8 +136,8 @@ class _Server:
             fn, args = self._finalizer
             try:
                 fn(*args)
-            except BaseException:
-                _log.critical("Exception in finalizer:", exc_info=True)
+            except BaseException as error:
+                _log_critical("Exception in finalizer:", error)
 
     def _run(self, frame: Frame) -> tuple[Kind, bytes]:
         try:
@@ -190,11 +186,21 @@ class _Server:
             raise SoftTimeoutError(timeout=limit, elapsed=time.monotonic() - begun)
 
 
+def _log_critical(message: str, error: BaseException) -> None:
+    """Say it where the standard library's workers do."""
+    try:
+        import logging  # lazily: with ``traceback`` 3 ms, and most workers never say anything
+
+        logging.getLogger("concurrent.futures").critical(message, exc_info=error)
+    except (ImportError, OSError):  # no descriptor is left to import with: the host learns of it all the same
+        pass
+
+
 def _describe(error: BaseException, reducers: payload.Reducers) -> bytes:
     """Pack an exception so that something of it arrives whatever its class does: itself, its name, its traceback."""
     inner = error.__traceback__.tb_next if error.__traceback__ else None  # without our own frame
     try:
-        text = "".join(traceback.format_exception(type(error), error, inner))
+        text = _format(error, inner)
     except BaseException:  # of its ``__str__``, or of what a traceback looks at
         text = payload.one_line(error)
     try:
@@ -204,3 +210,17 @@ def _describe(error: BaseException, reducers: payload.Reducers) -> bytes:
         itself = b""
         reason = f"pickling it raised {payload.one_line(failure)}"
     return payload.dumps((itself, reason, payload.one_line(error), text))
+
+
+def _format(error: BaseException, trace: TracebackType | None) -> str:
+    """Return an exception as the interpreter prints it; without lines of source if there is nothing to read with."""
+    try:
+        import traceback  # lazily: see ``_log_critical``
+    except (ImportError, OSError):  # a task that has used up all descriptors is one whose traceback is wanted
+        lines = ["Traceback (most recent call last):\n"]
+        while trace is not None:
+            code = trace.tb_frame.f_code
+            lines.append(f'  File "{code.co_filename}", line {trace.tb_lineno}, in {code.co_name}\n')
+            trace = trace.tb_next
+        return "".join([*lines, payload.one_line(error), "\n"])
+    return "".join(traceback.format_exception(type(error), error, trace))

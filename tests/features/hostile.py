@@ -5,8 +5,10 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import os
+import resource
 import signal
 import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -53,6 +55,14 @@ class Finalized:
 
     def __del__(self) -> None:
         self._call()
+
+
+def use_up_descriptors() -> NoReturn:
+    """Leave none to read a source file with, or to import a module, not even one that others have imported already."""
+    sys.modules.pop("traceback", None)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (3, resource.getrlimit(resource.RLIMIT_NOFILE)[1]))
+    with open(os.devnull, encoding="ascii"):
+        raise AssertionError("there was one left")
 
 
 def die_with(_argument: object) -> NoReturn:

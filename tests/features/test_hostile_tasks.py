@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 import threading
 import time
@@ -60,6 +61,19 @@ def test_exception_that_cannot_be_described_fails_its_task_and_not_its_worker(ne
 
     assert isinstance(error, Exception)
     assert not isinstance(error, WorkerDiedError)
+    assert result_of(pool.submit(acts.tell_pid)) == worker
+
+
+def test_task_that_used_up_all_descriptors_has_its_traceback_all_the_same(new_pool) -> None:
+    pool = new_pool()
+    worker = result_of(pool.submit(acts.tell_pid))
+
+    error = error_of(pool.submit(hostile.use_up_descriptors))
+
+    assert isinstance(error, OSError)
+    assert error.errno == errno.EMFILE
+    assert "in use_up_descriptors" in str(error.__cause__)
+    assert "Too many open files" in str(error.__cause__)
     assert result_of(pool.submit(acts.tell_pid)) == worker
 
 

@@ -145,3 +145,63 @@ def test_module_run_with_m_keeps_its_relative_imports(tmp_path: Path) -> None:
     )
 
     assert (done.stdout, done.stderr) == ("2 4\n", "")
+
+
+SEEN = '''
+"""What a script sees while it is imported."""
+import sys
+
+SEEN = {
+    "names": (__name__, __file__, __package__, __spec__, __doc__, __loader__, __cached__),
+    "argv": list(sys.argv),
+    "main": sys.modules["__main__"].__dict__ is globals(),
+    "own": sys.modules[__name__].__dict__ is globals(),
+}
+
+class Annotated:
+    x: int
+
+def seen():
+    main = sys.modules["__main__"]
+    return {
+        **SEEN,
+        "after": (main.__name__, main is sys.modules["__mp_main__"], main.seen is seen, sys.argv[0] == SEEN["argv"][0]),
+        "annotations": Annotated.__annotations__,  # a future statement of whoever compiled it would make it text
+        "code": seen.__code__.co_filename,
+    }
+
+if __name__ == "__main__":
+    import multiprocessing
+    from concurrent.futures import ProcessPoolExecutor
+    from safepool import SafeProcessPoolExecutor
+
+    answers = []
+    for pool in ProcessPoolExecutor(1, multiprocessing.get_context("spawn")), SafeProcessPoolExecutor(1):
+        with pool:
+            answers.append(pool.submit(seen).result())
+    print(answers[0] == answers[1] or answers)
+'''
+
+
+@pytest.mark.parametrize("name", ["program.py", "program"])
+def test_script_sees_the_same_when_it_is_imported_as_under_spawn(tmp_path: Path, name: str) -> None:
+    """One with another ending is left to ``runpy``."""
+    done = run_script(tmp_path / name, SEEN)
+    assert done.stdout == "True\n", done.stdout + done.stderr
+
+
+def test_script_that_says_when_to_collect_garbage_is_obeyed_in_workers(tmp_path: Path) -> None:
+    program = """
+import gc
+SETTING
+def ours():
+    return gc.get_threshold(), gc.isenabled()
+
+if __name__ == "__main__":
+    from safepool import SafeProcessPoolExecutor
+    with SafeProcessPoolExecutor(1) as pool:
+        print(pool.submit(ours).result() == ours())
+"""
+    for setting in ("", "gc.disable()", "gc.set_threshold(123, 4, 5)", "gc.set_threshold(0)"):
+        done = run_script(tmp_path / "program.py", program.replace("SETTING", setting))
+        assert done.stdout == "True\n", (setting, done.stderr)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections import Counter
 from typing import Any
 
@@ -10,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from safepool._plain import replace
 from safepool._pool.dispatch import Action, Do, decide, next_instant
 from safepool._pool.state import PoolState
 from safepool._pool.terms import Terms
@@ -291,7 +291,7 @@ def test_decision_concerns_a_worker_once_and_retires_none_with_undelivered_resul
 
 @given(states())
 def test_decision_changes_nothing(state: PoolState) -> None:
-    before = [dataclasses.replace(worker) for worker in state.workers.values()], dataclasses.replace(state)
+    before = [replace(worker) for worker in state.workers.values()], replace(state)
     decide(state, NOW)
     next_instant(state)
     assert [vars(worker) for worker in state.workers.values()] == [vars(worker) for worker in before[0]]

@@ -1,0 +1,71 @@
+"""What is imported before the first result: every worker pays for it, and whoever makes the first pool of a program."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+from contract.scripts import environment, run_script
+
+# Beyond what an interpreter has loaded, and what multiprocessing's own spawn loads into each of its processes.
+OURS = {
+    "safepool",
+    "safepool._os",
+    "safepool._os.lifeline",
+    "safepool._plain",
+    "safepool._worker",
+    "safepool._worker.boot",
+    "safepool._worker.calls",
+    "safepool._worker.framing",
+    "safepool._worker.identity",
+    "safepool._worker.main_module",
+    "safepool._worker.payload",
+    "safepool._worker.record",
+    "safepool._worker.ring",
+    "safepool._worker.worker_main",
+}
+OTHERS = {"__future__", "faulthandler", "gc", "mmap"}  # small ones, the last three in C
+MAIN = {"__mp_main__"}
+
+# What the first pool of a program must not wait for; ``concurrent.futures.process`` needs none of it either.
+COSTLY = {"ast", "cloudpickle", "dataclasses", "inspect", "loky", "pathlib", "psutil", "secrets", "tokenize"}
+
+PROGRAM = """
+import sys
+
+def modules():
+    return sorted(sys.modules)
+
+if __name__ == "__main__":
+    import json
+    from safepool import SafeProcessPoolExecutor
+    with SafeProcessPoolExecutor(1) as pool:
+        print(json.dumps(pool.submit(modules).result()))
+"""
+
+
+def loaded_after(statement: str) -> set[str]:
+    code = f"{statement}\nimport sys; names = list(sys.modules); import json; print(json.dumps(names))"
+    command = [sys.executable, "-c", code]
+    done = subprocess.run(command, env=environment(), capture_output=True, text=True, check=True, timeout=30)
+    return set(json.loads(done.stdout))
+
+
+def test_worker_has_loaded_what_it_needs_and_nothing_else(tmp_path: Path) -> None:
+    done = run_script(tmp_path / "program.py", PROGRAM)
+    modules = set(json.loads(done.stdout))
+    assert {name for name in modules if name.partition(".")[0] == "safepool"} == OURS
+    floor = loaded_after("import multiprocessing.resource_tracker, multiprocessing.spawn")
+    assert modules - OURS - floor <= OTHERS | MAIN
+
+
+def test_executor_is_there_without_what_it_does_not_need() -> None:
+    standard = loaded_after("from concurrent.futures import ProcessPoolExecutor")
+    ours = loaded_after("from safepool import SafeProcessPoolExecutor") - standard
+    assert "safepool._pool.executor" in ours
+    assert ours & COSTLY == set()
+    assert {name for name in ours if name.partition(".")[0] not in sys.stdlib_module_names} <= {
+        name for name in ours if name.partition(".")[0] == "safepool"
+    }
