@@ -59,6 +59,8 @@ class Answers:
                 self._on_ready(worker)
             elif frame.kind is Kind.UNFIT:
                 worker.unfit = frame.payload
+            elif frame.kind >= Kind.SEGMENT:
+                worker.channel.exchange.heed(frame)
         if worker.answers:
             self._take_answers(worker)
 
@@ -123,7 +125,7 @@ class Answers:
         try:
             if self._state.settings.leftovers == "warn":
                 leftovers.warn(task)
-            settle = outcomes.rebuild(task, frame)
+            settle = outcomes.rebuild(task, frame, worker.channel.exchange)
         finally:
             with self._lock:
                 worker.undelivered -= 1

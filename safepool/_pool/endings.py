@@ -166,6 +166,7 @@ def part(worker: Worker, task: Task, begun: float | None) -> None:
     future._started_at = begun
     future._worker = None
     future._attempts = task.attempts
+    task.loan = None
     future._task = None  # no cycle: a result must go when the last reference to its future does
     worker.task = None
 
