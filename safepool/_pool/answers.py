@@ -59,6 +59,8 @@ class Answers:
                 self._on_ready(worker)
             elif frame.kind is Kind.UNFIT:
                 worker.unfit = bytes(frame.payload)
+            elif frame.kind >= Kind.SEGMENT:
+                worker.channel.exchange.heed(frame)
         if worker.answers:
             self._take_answers(worker)
 
@@ -117,7 +119,7 @@ class Answers:
             try:
                 value = pickle.loads(frame.payload)
             except MemoryError:
-                self._delivery.put(partial(_settle_late, task, frame))
+                self._delivery.put(partial(_settle_late, worker, task, frame))
                 continue
             outcomes.settle(task, value)
             if not task.is_plain:  # the arguments go where their finalizers, which are user code, may run
@@ -128,7 +130,7 @@ class Answers:
         try:
             if self._state.settings.leftovers == "warn":
                 leftovers.warn(task)
-            settle = outcomes.rebuild(task, frame)
+            settle = outcomes.rebuild(task, frame, worker.channel.exchange)
         finally:
             with self._lock:
                 worker.undelivered -= 1
@@ -136,6 +138,6 @@ class Answers:
         settle()
 
 
-def _settle_late(task: Task, frame: Frame) -> None:
+def _settle_late(worker: Worker, task: Task, frame: Frame) -> None:
     """In the delivery thread, whose failures are its task's alone."""
-    outcomes.rebuild(task, frame)()
+    outcomes.rebuild(task, frame, worker.channel.exchange)()

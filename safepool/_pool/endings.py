@@ -62,6 +62,8 @@ class Endings:
         if worker.state is WorkerState.SWEEPING:
             self._finish_sweep(worker)
         self._settle_accounts(worker)
+        if worker.state is WorkerState.ENDING:  # what was found then has ended it
+            return
         with self._lock:
             worker.failed_boot = worker.state is WorkerState.STARTING
             worker.ended_at = time.monotonic()
@@ -179,6 +181,7 @@ def part(worker: Worker, task: Task, begun: float | None) -> None:
     future._started_at = begun
     future._worker = None
     future._attempts = task.attempts
+    task.loan = None
     future._task = None  # no cycle: a result must go when the last reference to its future does
     worker.task = None
 

@@ -36,11 +36,14 @@ from safepool._pool.thread_limits import thread_limits
 from safepool._worker import payload
 from safepool._worker.calls import CallPickler
 from safepool._worker.launch import Preparation, spawn_window
+from safepool._worker.segments import Lender
 
 __all__ = ["PoolView", "SafeProcessPoolExecutor"]
 
 P = ParamSpec("P")
 T = TypeVar("T")
+
+_MOST_LENT = 64  # segments; each takes two descriptors
 
 OnError = Literal["wait", "cancel", "kill"]
 WhenFull = Literal["block", "raise"]
@@ -160,6 +163,7 @@ class SafeProcessPoolExecutor(MappingExecutor, ProcessPoolExecutor):
         )
         outfit, fds = _pickle_outfit(reducers, *calls, dumps)
         limits = thread_limits(check_count("inner_max_num_threads", inner_max_num_threads))
+        lender = Lender(_MOST_LENT)
         settings = Settings(
             max_tasks_per_child=check_count("max_tasks_per_child", max_tasks_per_child),
             min_workers=min_workers,
@@ -174,7 +178,8 @@ class SafeProcessPoolExecutor(MappingExecutor, ProcessPoolExecutor):
             leftovers=check_choice("leftovers", leftovers, get_args(LeftoversPolicy)),
             outfit=outfit,
             inherited_fds=fds,
-            dumps=CallPickler(dumps, preparation.imports_main, packers).dumps,
+            lender=lender,
+            dumps=CallPickler(dumps, preparation.imports_main, packers, lender).dumps,
         )
         self._pool = Pool(settings, size, preparation, calls)
         self._finalizer = weakref.finalize(self, self._pool.abandon)

@@ -143,7 +143,10 @@ class Feeding:
     def _send(self, worker: Worker, tasks: list[Task]) -> None:
         if not tasks:
             return
-        sent = worker.channel.send_ahead([(_RUN[task.terms.has_limits], task.number, task.payload) for task in tasks])
+        for task in tasks:
+            if task.loan is not None:
+                worker.channel.lend(task.loan)
+        sent = worker.channel.send_ahead([(self._kind_of(task), task.number, task.payload) for task in tasks])
         if worker.channel.has_outgoing:
             self._watch(worker)
         if sent < len(tasks):
@@ -153,6 +156,9 @@ class Feeding:
                     self._put_back(worker, task)
                 if worker.task is None:
                     self._state.rest(worker)
+
+    def _kind_of(self, task: Task) -> Kind:
+        return Kind.RUN_MEASURED if self._state.settings.is_measured(task.terms) else _RUN[task.terms.has_limits]
 
     def _next_task(self) -> Task | None:
         """Take the next task that can be run; those that cannot are settled on the way."""
@@ -188,6 +194,8 @@ class Feeding:
         else:
             last = worker.ahead.pop()
             assert last is task
+        if task.loan is not None:
+            worker.channel.exchange.call_off(task.loan)
         worker.runs -= 1
         if not task.attempts and self._state.settings.max_pending is not None:
             self._state.places.add(task.number)

@@ -14,12 +14,14 @@ from collections.abc import Callable
 from concurrent.futures import Future, InvalidStateError
 from concurrent.futures._base import RUNNING
 from concurrent.futures.process import _RemoteTraceback  # private; programs look for it
+from types import CodeType, TracebackType
 from typing import Any
 
 from safepool._pool.task import Task
 from safepool._pool.worker import Obituary
 from safepool._worker.framing import Frame, Kind
 from safepool._worker.payload import one_line
+from safepool._worker.segments import Exchange
 from safepool.errors import (
     TaskKilledError,
     TaskMemoryError,
@@ -49,18 +51,34 @@ __all__ = [
 ]
 
 
-def rebuild(task: Task, frame: Frame) -> Callable[[], None]:
+def rebuild(task: Task, frame: Frame, exchange: Exchange) -> Callable[[], None]:
     """Unpickle an outcome; return what settles the future with it."""
     if frame.kind is Kind.RAISED:
         error = unpack_exception(frame.payload, task.describe)
         return lambda: settle(task, error=error)
     try:
-        value = pickle.loads(frame.payload)
+        value = _unpickle_lent(frame, exchange) if frame.kind is Kind.LENT_RESULT else pickle.loads(frame.payload)
     except BaseException as failure:
+        failure.__traceback__ = _without(_OURS, failure.__traceback__)
         lost = TransferError(task=task.describe(), reason=one_line(failure), original="a result")
         lost.__cause__ = failure
         return lambda: settle(task, error=lost)
     return lambda: settle(task, value)
+
+
+def _unpickle_lent(frame: Frame, exchange: Exchange) -> object:
+    buffers, content = exchange.borrow(memoryview(frame.payload))
+    return pickle.loads(content, buffers=buffers)
+
+
+_OURS = {function.__code__ for function in (rebuild, _unpickle_lent, Exchange.borrow)}
+
+
+def _without(ours: set[CodeType], trace: TracebackType | None) -> TracebackType | None:
+    """Return a traceback without our own frames, which would keep segments for as long as the error is kept."""
+    while trace is not None and trace.tb_frame.f_code in ours:
+        trace = trace.tb_next
+    return trace
 
 
 def unpack_exception(packed: bytes | memoryview, describe: Callable[[], str]) -> BaseException:

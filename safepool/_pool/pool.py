@@ -84,8 +84,8 @@ class Pool:
         future: SafeFuture[Any] = SafeFuture()
         call = fn, args, kwargs
         try:
-            packed, is_plain = self._state.settings.dumps(call)
-            task = Task(next(self._numbers), future, call, packed, terms, is_plain=is_plain)
+            packed, is_plain, loan = self._state.settings.dumps(call, self._state.settings.lends_for(terms))
+            task = Task(next(self._numbers), future, call, packed, terms, is_plain=is_plain, loan=loan)
         except Exception as error:
             task = Task(next(self._numbers), future, call, b"", terms, unfit=error)
         future._pool, future._task = self, task
@@ -284,6 +284,7 @@ class Pool:
             self._supervisor.run()
         finally:
             _open_pools.discard(self)
+            self._state.settings.lender.close()
             self._delivery.put(self._let_go)
             self._delivery.stop(then=self._callbacks.stop)
             self._room.open()

@@ -19,8 +19,10 @@ from operator import itemgetter
 from safepool._plain import NamedTuple, dataclass, field
 from safepool._pool.lanes import Lanes
 from safepool._pool.task import Task, TaskState
+from safepool._pool.terms import Terms
 from safepool._pool.worker import RUNNING, Worker, WorkerState
-from safepool._worker.calls import Parts
+from safepool._worker.calls import PackedCall, Parts
+from safepool._worker.segments import Lender
 
 __all__ = ["STUCK", "Headcount", "PoolState", "Settings"]
 
@@ -47,12 +49,21 @@ class Settings:
     environment: dict[str, str]
     outfit: bytes  # pickled: reducers of results, initializer, finalizer; empty for none of them
     inherited_fds: tuple[int, ...]
-    dumps: Callable[[Parts], tuple[bytes, bool]]  # of calls, as ``CallPickler`` does
+    lender: Lender
+    dumps: Callable[[Parts, bool], PackedCall]  # of calls, as ``CallPickler`` does
 
     @property
     def sends_ahead(self) -> bool:
         """True if a worker may go on to its next task without being looked at in between."""
         return self.leftovers == "keep" and self.max_worker_memory is None
+
+    def is_measured(self, terms: Terms) -> bool:
+        """True if it matters how much memory the worker of such a task holds: then it is to hold none for later."""
+        return terms.memory_limit is not None or self.max_worker_memory is not None
+
+    def lends_for(self, terms: Terms) -> bool:
+        """True if large arguments of such a task may be lent: whatever it does to them, nobody needs them again."""
+        return not terms.retries and not self.is_measured(terms)
 
 
 class Headcount(NamedTuple):

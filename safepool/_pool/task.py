@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from safepool._pool.terms import Terms
+from safepool._worker.segments import Loan
 
 if TYPE_CHECKING:
     from safepool._pool.future import SafeFuture
@@ -47,13 +48,26 @@ class Task:
         attempts: How often it has begun.
         put_backs: How often it was taken back from a worker that died before it began.
         is_plain: Letting go of the call runs nobody's code.
+        loan: The segment that has the call's large buffers; held until the call has run.
         unfit: Why it cannot be sent; it fails when its turn comes.
 
     ``state`` changes under the pool's lock only; whoever moves it to SETTLED, and nobody else, gives the future its
     outcome.
     """
 
-    __slots__ = ("attempts", "call", "future", "is_plain", "number", "payload", "put_backs", "state", "terms", "unfit")
+    __slots__ = (
+        "attempts",
+        "call",
+        "future",
+        "is_plain",
+        "loan",
+        "number",
+        "payload",
+        "put_backs",
+        "state",
+        "terms",
+        "unfit",
+    )
 
     def __init__(
         self,
@@ -64,6 +78,7 @@ class Task:
         terms: Terms,
         *,
         is_plain: bool = False,
+        loan: Loan | None = None,
         unfit: BaseException | None = None,
     ) -> None:
         self.number = number
@@ -71,6 +86,7 @@ class Task:
         self.call = call
         self.payload = payload
         self.terms = terms
+        self.loan = loan
         self.unfit = unfit
         self.attempts = 0
         self.put_backs = 0
@@ -80,6 +96,7 @@ class Task:
     def release(self) -> None:
         """Let go of the call: this may run finalizers, which are user code."""
         self.call = _NOTHING
+        self.loan = None
 
     def describe(self) -> str:
         """Return the call as text, arguments shortened. Runs the arguments' own ``__repr__``; never raises."""

@@ -28,23 +28,32 @@ __all__ = ["dumps"]
 _seen: dict[str, bytes] = {}  # in the worker: the host's value of each global, as it was last sent
 
 
-def dumps(value: object, reducers: Reducers) -> bytes:
-    """Pickle a value, with all that belongs to ``__main__`` or cannot be imported by value."""
-    return _dumps(value, reducers, frozenset())
+Stays = Callable[[pickle.PickleBuffer], bool]
 
 
-def _dumps(value: object, reducers: Reducers, entered: frozenset[str]) -> bytes:
+def dumps(value: object, reducers: Reducers, stays: Stays | None = None) -> bytes:
+    """Pickle a value, with all that belongs to ``__main__`` or cannot be imported by value.
+
+    Args:
+        value: What to pickle.
+        reducers: The pool's own.
+        stays: Tells of each buffer whether it stays in the pickle.
+    """
+    return _dumps(value, reducers, frozenset(), stays)
+
+
+def _dumps(value: object, reducers: Reducers, entered: frozenset[str], stays: Stays | None = None) -> bytes:
     file = io.BytesIO()
-    _Pickler(file, reducers, entered).dump(value)
+    _Pickler(file, reducers, entered, stays).dump(value)
     return file.getvalue()
 
 
 class _Pickler(cloudpickle.Pickler):  # type: ignore[misc]  # it has no types
-    def __init__(self, file: io.BytesIO, reducers: Reducers, entered: frozenset[str]) -> None:
+    def __init__(self, file: io.BytesIO, reducers: Reducers, entered: frozenset[str], stays: Stays | None) -> None:
         extra: dict[type, Any] = ForkingPickler._extra_reducers  # type: ignore[attr-defined]  # typeshed omits it
         inner = cloudpickle.Pickler.dispatch_table
         self.dispatch_table = ChainMap(reducers, extra, inner)  # read by __init__, and never again
-        super().__init__(file, protocol=pickle.HIGHEST_PROTOCOL)
+        super().__init__(file, protocol=pickle.HIGHEST_PROTOCOL, buffer_callback=stays)
         self._reducers = reducers
         self._entered = entered  # globals that are being pickled further out: they may refer to themselves
 

@@ -8,24 +8,28 @@ two may share objects.
 
 from __future__ import annotations
 
+import itertools
 import pickle
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from types import FunctionType, ModuleType
 
 from safepool._worker import payload
+from safepool._worker.segments import Exchange, Lender, Loan, pack
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any, TypeAlias
 
-__all__ = ["CallPickler", "CallReader"]
+__all__ = ["CallPickler", "CallReader", "PackedCall", "Parts"]
 
 Parts: TypeAlias = "tuple[Callable[..., Any], tuple[Any, ...], dict[str, Any]]"
+PackedCall: TypeAlias = "tuple[bytes, bool, Loan | None]"
 
 _MOST_KNOWN = 256  # functions
-_LONGEST_NAME = 255  # its length has one byte
+_LONGEST_NAME = 254  # its length has one byte
 _NO_NAME = b"\0"
+_ENVELOPE = b"\xff"  # comes first, and the envelope; then all the rest
 
 
 class CallPickler:
@@ -35,27 +39,45 @@ class CallPickler:
         dumps: How one pool pickles.
         imports_main: Workers can import ``__main__``, and with it what stands there.
         reducers: The pool's own; they may mean the types of arguments.
+        lender: Has segments for large buffers.
     """
 
-    def __init__(self, dumps: Callable[[object], bytes], imports_main: bool, reducers: payload.Reducers) -> None:
+    def __init__(
+        self, dumps: Callable[..., bytes], imports_main: bool, reducers: payload.Reducers, lender: Lender
+    ) -> None:
         self._dumps = dumps
+        self._lender = lender
         self._imports_main = imports_main
         self._plain_types = payload.PLAIN_TYPES - reducers.keys()
         self._names: dict[FunctionType, tuple[dict[str, Any], str, bytes]] = {}  # where, under what, as what
 
-    def dumps(self, call: Parts) -> tuple[bytes, bool]:
-        """Pickle a call; tell also whether letting go of it runs nobody's code.
+    def dumps(self, call: Parts, lends: bool = False) -> PackedCall:
+        """Pickle a call; return also whether letting go of it runs nobody's code, and what was lent for it.
+
+        Args:
+            call: What to pickle.
+            lends: Large buffers go into a segment; such a call can be run once.
 
         Raises:
             Exception: What ``pickle`` raised.
         """
         fn, args, kwargs = call
         name = self._name(fn) if type(fn) is FunctionType else _NO_NAME
-        if name == _NO_NAME:
-            return _NO_NAME + self._dumps(call), False
-        if not kwargs and self._plain_types.issuperset(map(type, args)):
-            return name + pickle.dumps((args, kwargs), pickle.HIGHEST_PROTOCOL), True
-        return name + self._dumps((args, kwargs)), False
+        is_plain = False
+        if name != _NO_NAME and not kwargs and (types := set(map(type, args))) <= self._plain_types:
+            if not lends or bytes not in types or not _have_large_bytes(args):
+                return name + pickle.dumps((args, kwargs), pickle.HIGHEST_PROTOCOL), True, None
+            is_plain = True
+        if not lends:
+            return name + self._dumps(call if name == _NO_NAME else (args, kwargs)), False, None
+        if bytes in self._plain_types:
+            args, kwargs = _with_large_bytes_apart(args, kwargs)
+        content = (fn, args, kwargs) if name == _NO_NAME else (args, kwargs)
+        envelope, packed, loan = pack(self._lender, self._dump, content)
+        return (_ENVELOPE + envelope if loan else b"") + name + packed, is_plain, loan
+
+    def _dump(self, value: object, buffers: list[memoryview] | None) -> bytes:
+        return self._dumps(value, buffers=buffers)
 
     def _name(self, fn: FunctionType) -> bytes:
         """Return what the function goes as, if it is found under that name now."""
@@ -77,9 +99,14 @@ class CallPickler:
 
 
 class CallReader:
-    """In the worker: bytes to calls."""
+    """In the worker: bytes to calls.
 
-    def __init__(self) -> None:
+    Args:
+        exchange: Has what the host has lent.
+    """
+
+    def __init__(self, exchange: Exchange) -> None:
+        self._exchange = exchange
         self._names: dict[bytes, tuple[str, str]] = {}
 
     def loads(self, packed: bytes | memoryview) -> Parts:
@@ -88,12 +115,15 @@ class CallReader:
         Raises:
             Exception: What importing, looking up or unpickling raised.
         """
-        size = packed[0]
+        content, buffers = memoryview(packed), None
+        if packed[:1] == _ENVELOPE:
+            buffers, content = self._exchange.borrow(content[1:])
+        size = content[0]
         if not size:
-            whole: Parts = pickle.loads(memoryview(packed)[1:])
+            whole: Parts = pickle.loads(content[1:], buffers=buffers)
             return whole
-        fn = self._find(bytes(packed[1 : size + 1]))
-        args, kwargs = pickle.loads(memoryview(packed)[size + 1 :])
+        fn = self._find(bytes(content[1 : size + 1]))
+        args, kwargs = pickle.loads(content[size + 1 :], buffers=buffers)
         return fn, args, kwargs
 
     def _find(self, name: bytes) -> Callable[..., Any]:
@@ -113,3 +143,20 @@ def _home_of(fn: FunctionType) -> ModuleType | None:
     module, name = fn.__module__, fn.__qualname__
     home = sys.modules.get(module) if type(module) is str and "\n" not in module + name else None
     return home if type(home) is ModuleType and vars(home).get(name) is fn else None
+
+
+def _have_large_bytes(values: Iterable[object]) -> bool:
+    return any(type(value) is bytes and len(value) >= payload.LARGE for value in values)
+
+
+def _with_large_bytes_apart(args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    if not _have_large_bytes(itertools.chain(args, kwargs.values())):
+        return args, kwargs
+    large: dict[int, payload.LargeBytes] = {}  # what is given twice arrives as one
+
+    def apart(value: Any) -> Any:
+        if type(value) is not bytes or len(value) < payload.LARGE:
+            return value
+        return large.setdefault(id(value), payload.LargeBytes(value))
+
+    return tuple(map(apart, args)), {name: apart(value) for name, value in kwargs.items()}

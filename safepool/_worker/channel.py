@@ -15,6 +15,7 @@ from collections.abc import Sequence
 
 from safepool._worker.framing import ForeignBytesError, Frame, FrameReader, Kind, header
 from safepool._worker.ring import AnswerRing
+from safepool._worker.segments import FD_ROOM, Exchange, Loan, Segment, send_segment
 
 __all__ = ["Channel", "Inflow"]
 
@@ -23,6 +24,7 @@ _LARGE_RECEIVE_SIZE = 1 << 18  # where there is much: more than a socket's buffe
 _MOST_PER_TURN = 64  # reads, so that one worker's 300 MB result does not hold up another's deadline
 _TICKET_SIZE = 8  # bytes
 _DEAD = {errno.EPIPE, errno.ECONNRESET, errno.ENOTCONN, errno.EBADF}  # of the other end, or of ours
+_MOST_KEPT = 8  # results of one worker that may stay in its segments, each of which takes a descriptor here
 _JOINED_SIZE = 1 << 16  # bytes; up to here one copy costs less than a second system call
 
 
@@ -59,7 +61,8 @@ class Channel:
         self._ring = ring
         self._reader = FrameReader()
         self._ring_reader = FrameReader()
-        self._outgoing: deque[memoryview] = deque()
+        self._outgoing: deque[tuple[memoryview, Segment | None]] = deque()
+        self.exchange = Exchange(_MOST_KEPT)
         self.inflow = Inflow.DRAINED
         self.is_spoilt = False  # the tickets do not tell any more what the worker may begin
         self.leaves_answers = False  # the worker takes the host to be awake, and leaves its answers in the ring
@@ -78,21 +81,28 @@ class Channel:
         self.send_ahead([(kind, task, content)])
         return not self._outgoing
 
+    def lend(self, loan: Loan) -> None:
+        """Let the worker have a segment, before the task that is about it is sent."""
+        segment = self.exchange.lend(loan)
+        if segment is not None:
+            self._outgoing.append((memoryview(segment.frame()), segment))
+
     def send_ahead(self, frames: Sequence[tuple[Kind, int, bytes | memoryview]]) -> int:
         """Send frames, as far as they fit, and their tickets; return for how many of them a ticket went.
 
         The rest of the frames are as if they had been taken back.
         """
-        joined: list[bytes | memoryview] = []
+        joined: list[bytes | memoryview] = [self.exchange.notes()]
         for kind, task, content in frames:
             head = header(kind, task, len(content))
             if len(content) <= _JOINED_SIZE:
                 joined += (head, content)
             else:
-                self._outgoing.extend((memoryview(b"".join((*joined, head))), memoryview(content)))
+                self._outgoing.append((memoryview(b"".join((*joined, head))), None))
+                self._outgoing.append((memoryview(content), None))
                 joined.clear()
         if joined:
-            self._outgoing.append(memoryview(b"".join(joined)))
+            self._outgoing.append((memoryview(b"".join(joined)), None))
         self.flush()
         try:
             sent = self._tickets.send(array("Q", [task for _, task, _ in frames]).tobytes())
@@ -116,9 +126,9 @@ class Channel:
     def flush(self) -> bool:
         """Send what is left, as far as it fits; return True if nothing is."""
         while self._outgoing:
-            piece = self._outgoing[0]
+            piece, segment = self._outgoing[0]
             try:
-                sent = self._socket.send(piece)
+                sent = self._socket.send(piece) if segment is None else send_segment(self._socket, piece, segment)
             except OSError as error:
                 if error.errno not in _DEAD:  # no room, in the socket or in the kernel
                     return False
@@ -127,7 +137,7 @@ class Channel:
             if sent == len(piece):
                 self._outgoing.popleft()
             else:
-                self._outgoing[0] = piece[sent:]
+                self._outgoing[0] = (piece[sent:], None)
         return True
 
     def receive(self) -> list[Frame]:
@@ -183,6 +193,7 @@ class Channel:
     def close(self) -> None:
         """Close our ends; what was still to be sent is dropped."""
         self._outgoing.clear()
+        self.exchange.close()
         self._socket.close()
         self._tickets.close()
         self.their_tickets.close()
@@ -206,8 +217,11 @@ class Channel:
     def _receive_piece(self, size: int) -> bytes | None:
         """Return what there is, nothing at the end of the stream, None if there is nothing for now."""
         try:
-            return self._socket.recv(size)
+            piece, ancillary, _, _ = self._socket.recvmsg(size, FD_ROOM, socket.MSG_CMSG_CLOEXEC)
         except BlockingIOError:
             return None
         except OSError:  # reset: the other end died with our bytes unread
             return b""
+        if ancillary:
+            self.exchange.receive_fds(ancillary)
+        return piece

@@ -39,6 +39,12 @@ class Kind(enum.IntEnum):
     RAISED = 8  # payload: the exception, as ``worker_main`` packs it
     RUN_WITHIN_LIMITS = 9  # RUN, of a task that may have to be signalled
     NUDGE = 10  # there are answers in the ring
+    RUN_MEASURED = 11  # RUN_WITHIN_LIMITS, of a task whose memory is watched
+    LENT_RESULT = 12  # RESULT; payload: an envelope (``segments``), and the value
+    SEGMENT = 13  # the four from here on go either way, and are about no task; payload as of ``segments``
+    RETURN = 14  # segments that the receiver had lent
+    FORGET = 15  # segments that the sender had lent
+    SPOILT = 16  # segments that the receiver had lent, and must not lend again
 
 
 class ForeignBytesError(Exception):

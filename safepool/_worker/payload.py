@@ -16,15 +16,28 @@ import io
 import pickle
 import sys
 from collections.abc import Callable
+from functools import partial
 from multiprocessing.reduction import ForkingPickler
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any, TypeAlias
 
-__all__ = ["NO_REDUCERS", "PLAIN_TYPES", "Call", "Reducers", "dumps", "dumps_by_value", "is_plain", "one_line"]
+__all__ = [
+    "LARGE",
+    "NO_REDUCERS",
+    "PLAIN_TYPES",
+    "Call",
+    "LargeBytes",
+    "Reducers",
+    "dumps",
+    "dumps_by_value",
+    "is_plain",
+    "one_line",
+]
 
 PLAIN_TYPES = frozenset({type(None), bool, int, float, complex, str, bytes})
+LARGE = 1 << 16  # bytes; what is smaller goes in the pickle
 _PLAIN_SIZE = 1 << 16  # bytes; a larger one takes long enough to be somebody else's business
 
 # Of exactly this type: as ``__reduce__`` would, from outside.
@@ -33,8 +46,23 @@ NO_REDUCERS: Reducers = {}
 Call: TypeAlias = "tuple[Callable[..., object], tuple[Any, ...]]"  # a function and its arguments
 
 
-def dumps(value: object, reducers: Reducers = NO_REDUCERS) -> bytes:
+class LargeBytes:
+    """Stands for bytes that are to leave the pickle; what arrives are bytes."""
+
+    def __init__(self, content: bytes) -> None:
+        self._content = content
+
+    def __reduce__(self) -> tuple[type[bytes], tuple[pickle.PickleBuffer]]:
+        return bytes, (pickle.PickleBuffer(self._content),)
+
+
+def dumps(value: object, reducers: Reducers = NO_REDUCERS, buffers: list[memoryview] | None = None) -> bytes:
     """Pickle, by reference where possible.
+
+    Args:
+        value: What to pickle.
+        reducers: The pool's own.
+        buffers: Takes up large buffers, which then are not in the pickle.
 
     Raises:
         Exception: What ``pickle`` raised, if ``cloudpickle`` could not do it either.
@@ -42,21 +70,24 @@ def dumps(value: object, reducers: Reducers = NO_REDUCERS) -> bytes:
     if type(value) in PLAIN_TYPES and not reducers:
         return pickle.dumps(value, pickle.HIGHEST_PROTOCOL)
     try:
-        return _dumps_by_reference(value, reducers)
+        return _dumps_by_reference(value, reducers, buffers)
     except Exception as error:
         if _is_soft_timeout(error):
             raise
         try:
-            return dumps_by_value(value, reducers)
+            return dumps_by_value(value, reducers, buffers)
         except Exception as by_value_error:
             raise error from by_value_error  # the second knows what in a closure was at fault
 
 
-def dumps_by_value(value: object, reducers: Reducers = NO_REDUCERS) -> bytes:
+def dumps_by_value(value: object, reducers: Reducers = NO_REDUCERS, buffers: list[memoryview] | None = None) -> bytes:
     """Pickle with ``cloudpickle``: what stands in ``__main__`` or cannot be imported travels by value."""
     from safepool._worker import by_value  # lazily: most workers never need it
 
-    return by_value.dumps(value, reducers)
+    if buffers is None:
+        return by_value.dumps(value, reducers)
+    buffers.clear()  # of an attempt that has failed
+    return by_value.dumps(value, reducers, partial(_stays, buffers))
 
 
 def is_plain(value: object, size: int) -> bool:
@@ -77,9 +108,22 @@ def _is_soft_timeout(error: Exception) -> bool:
     return errors is not None and isinstance(error, errors.SoftTimeoutError)
 
 
-def _dumps_by_reference(value: object, reducers: Reducers) -> bytes:
+def _stays(buffers: list[memoryview], buffer: pickle.PickleBuffer) -> bool:
+    """Return True if a buffer stays in the pickle: it is small, or not in one piece."""
+    try:
+        content = buffer.raw()
+    except BufferError:
+        return True
+    if content.nbytes < LARGE:
+        return True
+    buffers.append(content)
+    return False
+
+
+def _dumps_by_reference(value: object, reducers: Reducers, buffers: list[memoryview] | None) -> bytes:
     file = io.BytesIO()
-    pickler = pickle.Pickler(file, pickle.HIGHEST_PROTOCOL)
+    stays = None if buffers is None else partial(_stays, buffers)
+    pickler = pickle.Pickler(file, pickle.HIGHEST_PROTOCOL, buffer_callback=stays)
     # What a ForkingPickler has, without a call of Python code for each value.
     registered = ForkingPickler._extra_reducers  # type: ignore[attr-defined]  # what ``register`` adds to
     pickler.dispatch_table = {**copyreg.dispatch_table, **registered, **reducers}

@@ -24,12 +24,15 @@ from safepool._worker.boot import heed_host, on_soft_timeout
 from safepool._worker.calls import CallReader
 from safepool._worker.framing import Frame, FrameReader, Kind, header
 from safepool._worker.record import StartRecord
+from safepool._worker.segments import FD_ROOM, Exchange, Lender, Loan, Segment, pack, send_segment
 
 __all__ = ["WorkerProcess"]
 
 _RECEIVE_SIZE = 1 << 16  # bytes per read, since each of 128 KiB and more maps fresh memory and unmaps it
 _LARGE_RECEIVE_SIZE = 1 << 18  # where there is much: more than a socket's buffer
 _TICKET_SIZE = 8  # bytes
+_MOST_LENT = 16  # segments; each takes a descriptor in the host
+_MOST_KEPT = 4  # borrowed ones that tasks may hold on to; the host has so many for all workers
 _NUDGE = header(Kind.NUDGE, 0, 0)
 _JOINED_SIZE = 1 << 16  # bytes; up to here one copy costs less than a second system call
 
@@ -63,7 +66,9 @@ class _Server:
         self._ring = record.ring
         self._reader = FrameReader()
         self._frames: deque[Frame] = deque()
-        self._calls = CallReader()
+        self._exchange = Exchange(_MOST_KEPT)
+        self._lender = Lender(_MOST_LENT)
+        self._calls = CallReader(self._exchange)
         self._pid = os.getpid()
         self._reducers = payload.NO_REDUCERS
         self._in_task = False
@@ -89,12 +94,18 @@ class _Server:
                 frame = self._frames.popleft()
                 if frame.task == number:
                     return frame
-            piece = self._channel.recv(size)
+            piece, ancillary, _, _ = self._channel.recvmsg(size, FD_ROOM, socket.MSG_CMSG_CLOEXEC)
             if not piece:
                 return None
+            if ancillary:
+                self._exchange.receive_fds(ancillary)
             if len(piece) == size:
                 size = _LARGE_RECEIVE_SIZE
-            self._frames.extend(self._reader.feed(piece))
+            for frame in self._reader.feed(piece):
+                if frame.task or frame.kind < Kind.SEGMENT:
+                    self._frames.append(frame)
+                else:
+                    self._exchange.heed(frame)
 
     def _obey(self, frame: Frame) -> bool:
         if frame.kind is Kind.QUIT:
@@ -102,14 +113,16 @@ class _Server:
             return False
         if frame.kind is Kind.INITIALIZE:
             return self._initialize(frame)
-        if frame.kind is Kind.RUN_WITHIN_LIMITS:
+        if frame.kind is not Kind.RUN:
             heed_host()
             on_soft_timeout(self._on_soft_timeout)
+            if frame.kind is Kind.RUN_MEASURED:
+                self._lender.trim()  # what earlier tasks have left counts as well
         begun = self._record.note(frame.task)
-        kind, answer = self._run(frame)
+        kind, answer, loan = self._run(frame)
         if os.getpid() != self._pid:
             os._exit(0)  # a child that the task forked has come back through it: the channel is its parent's
-        self._answer(kind, frame.task, answer, begun)
+        self._answer(kind, frame.task, answer, begun, loan)
         return True
 
     def _initialize(self, frame: Frame) -> bool:
@@ -139,25 +152,43 @@ class _Server:
             except BaseException as error:
                 _log_critical("Exception in finalizer:", error)
 
-    def _run(self, frame: Frame) -> tuple[Kind, bytes]:
+    def _run(self, frame: Frame) -> tuple[Kind, bytes, Loan | None]:
         try:
             try:
                 self._in_task = True
                 fn, args, kwargs = self._calls.loads(frame.payload)
                 value = fn(*args, **kwargs)
-                answer = payload.dumps(value, self._reducers)
+                envelope, answer, loan = self._pack(value, lends=frame.kind is not Kind.RUN_MEASURED)
             finally:
                 self._in_task = False
         except BaseException as error:  # a signal's, too, that came an instant after the task's own
             self._in_task = False
-            return Kind.RAISED, _describe(error, self._reducers)
+            return Kind.RAISED, _describe(error, self._reducers), None
+        if loan is not None:
+            return Kind.LENT_RESULT, envelope + answer, loan
         is_plain = payload.is_plain(value, len(answer)) and type(value) not in self._reducers
-        return (Kind.PLAIN_RESULT if is_plain else Kind.RESULT), answer
+        return (Kind.PLAIN_RESULT if is_plain else Kind.RESULT), answer, None
 
-    def _answer(self, kind: Kind, task: int, content: bytes, begun: float) -> None:
+    def _pack(self, value: object, *, lends: bool) -> tuple[bytes, bytes, Loan | None]:
+        if type(value) is bytes and len(value) >= payload.LARGE and bytes not in self._reducers:
+            value = payload.LargeBytes(value)
+        if not lends or type(value) in payload.PLAIN_TYPES:
+            return b"", payload.dumps(value, self._reducers), None
+        return pack(self._lender, self._dumps, value)
+
+    def _dumps(self, value: object, buffers: list[memoryview] | None) -> bytes:
+        return payload.dumps(value, self._reducers, buffers)
+
+    def _answer(self, kind: Kind, task: int, content: bytes, begun: float, loan: Loan | None) -> None:
         """Have the host know what came of a task, before the next one begins."""
-        head = header(kind, task, len(content), begun, time.monotonic() - begun)
-        if len(content) > _JOINED_SIZE:
+        head = self._exchange.notes() + header(kind, task, len(content), begun, time.monotonic() - begun)
+        segment = None if loan is None else self._exchange.lend(loan)
+        if segment is not None:
+            # All by the channel: what is in the ring could be read before it.
+            self._ring.wakes_host()
+            self._send_segment(segment)
+            self._channel.sendall(head + content)
+        elif len(content) > _JOINED_SIZE:
             self._ring.wakes_host()
             self._channel.sendall(head)
             self._channel.sendall(content)
@@ -166,6 +197,10 @@ class _Server:
             self._channel.sendall(frame)
         elif self._ring.wakes_host():
             self._channel.sendall(_NUDGE)
+
+    def _send_segment(self, segment: Segment) -> None:
+        piece = segment.frame()
+        self._channel.sendall(piece[send_segment(self._channel, piece, segment) :])
 
     def _send(self, kind: Kind, content: bytes) -> None:
         self._channel.sendall(header(kind, 0, len(content)) + content)

@@ -24,9 +24,10 @@ OURS = {
     "safepool._worker.payload",
     "safepool._worker.record",
     "safepool._worker.ring",
+    "safepool._worker.segments",
     "safepool._worker.worker_main",
 }
-OTHERS = {"__future__", "faulthandler", "gc", "mmap"}  # small ones, the last three in C
+OTHERS = {"__future__", "faulthandler", "fcntl", "gc", "mmap"}  # small ones, all but the first in C
 MAIN = {"__mp_main__"}
 
 # What the first pool of a program must not wait for; ``concurrent.futures.process`` needs none of it either.

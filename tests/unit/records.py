@@ -15,6 +15,7 @@ from safepool._pool.terms import Terms
 from safepool._pool.worker import Worker, WorkerState
 from safepool._worker.channel import Channel
 from safepool._worker.record import StartRecord
+from safepool._worker.segments import Lender
 
 __all__ = ["new_state", "new_task", "new_worker"]
 
@@ -63,7 +64,8 @@ def new_state(
         environment={},
         outfit=b"",
         inherited_fds=(),
-        dumps=lambda call: (pickle.dumps(call), False),
+        lender=Lender(1),
+        dumps=lambda call, _lends: (pickle.dumps(call), False, None),
     )
     state = PoolState(settings, max_workers, **facts)
     for worker in workers:

@@ -14,6 +14,7 @@ import pytest
 
 from safepool._worker import payload
 from safepool._worker.calls import CallPickler, CallReader
+from safepool._worker.segments import Exchange, Lender
 
 pytestmark = pytest.mark.timeout(60)
 
@@ -31,12 +32,12 @@ class Adder:
 
 
 def new_pickler(imports_main: bool = True, reducers: payload.Reducers = payload.NO_REDUCERS) -> CallPickler:
-    return CallPickler(partial(payload.dumps, reducers=reducers), imports_main, reducers)
+    return CallPickler(partial(payload.dumps, reducers=reducers), imports_main, reducers, Lender(1))
 
 
 def there_and_back(fn: Any, *args: Any, **kwargs: Any) -> Any:
-    packed, _ = new_pickler().dumps((fn, args, kwargs))
-    got, its_args, its_kwargs = CallReader().loads(packed)
+    packed, _, _ = new_pickler().dumps((fn, args, kwargs))
+    got, its_args, its_kwargs = CallReader(Exchange(1)).loads(packed)
     return got(*its_args, **its_kwargs)
 
 
@@ -51,7 +52,7 @@ def test_keywords_arrive() -> None:
 
 
 def test_function_goes_by_its_name_and_a_bound_method_with_what_it_shares_with_its_arguments() -> None:
-    packed, is_plain = new_pickler().dumps((add, (1, 2), {}))
+    packed, is_plain, _ = new_pickler().dumps((add, (1, 2), {}))
     assert is_plain
     assert packed[1:].startswith(f"{__name__}\nadd".encode())
     adder = Adder()
@@ -72,33 +73,33 @@ def test_function_that_is_not_found_under_its_name_goes_by_value(name: str) -> N
     shadowed = types.FunctionType(add.__code__, globals(), "add")
     shadowed.__kwdefaults__ = add.__kwdefaults__
     fn, args = {"inner": (inner, ()), "shadowed": (shadowed, (1, 2))}[name]
-    packed, _ = new_pickler().dumps((fn, args, {}))
+    packed, _, _ = new_pickler().dumps((fn, args, {}))
     assert packed[0] == 0
     assert there_and_back(fn, *args) == fn(*args)
 
 
 def test_nothing_of_a_main_module_that_workers_cannot_import_goes_by_name() -> None:
-    packed, _ = new_pickler(imports_main=False).dumps((add, (1, 2), {}))
+    packed, _, _ = new_pickler(imports_main=False).dumps((add, (1, 2), {}))
     assert packed[0] == 0
 
 
 def test_reducer_for_a_plain_type_is_heeded() -> None:
-    packed, is_plain = new_pickler(reducers={str: lambda text: (str.upper, (text,))}).dumps((add, ("a",), {}))
+    packed, is_plain, _ = new_pickler(reducers={str: lambda text: (str.upper, (text,))}).dumps((add, ("a",), {}))
     assert not is_plain
-    assert CallReader().loads(packed)[1] in {("a",), ("A",)}  # C picklers ask nobody about text
+    assert CallReader(Exchange(1)).loads(packed)[1] in {("a",), ("A",)}  # C picklers ask nobody about text
 
 
 def test_name_is_looked_up_each_time_as_pickle_does(monkeypatch: pytest.MonkeyPatch) -> None:
-    reader = CallReader()
-    packed, _ = new_pickler().dumps((add, (1,), {}))
+    reader = CallReader(Exchange(1))
+    packed, _, _ = new_pickler().dumps((add, (1,), {}))
     assert reader.loads(packed)[0] is add
     monkeypatch.setattr(sys.modules[__name__], "add", len)
     assert reader.loads(packed)[0] is len
 
 
 def test_name_that_is_not_there_any_more_is_the_error_that_pickle_has(monkeypatch: pytest.MonkeyPatch) -> None:
-    packed, _ = new_pickler().dumps((add, (1,), {}))
-    reader = CallReader()
+    packed, _, _ = new_pickler().dumps((add, (1,), {}))
+    reader = CallReader(Exchange(1))
     reader.loads(packed)
     monkeypatch.delattr(sys.modules[__name__], "add")
     with pytest.raises(AttributeError, match="add"):
@@ -108,9 +109,9 @@ def test_name_that_is_not_there_any_more_is_the_error_that_pickle_has(monkeypatc
 def test_module_is_imported_if_need_be(monkeypatch: pytest.MonkeyPatch) -> None:
     import colorsys
 
-    packed, _ = new_pickler().dumps((colorsys.rgb_to_hsv, (1, 0, 0), {}))
+    packed, _, _ = new_pickler().dumps((colorsys.rgb_to_hsv, (1, 0, 0), {}))
     monkeypatch.delitem(sys.modules, "colorsys")
-    fn, args, _ = CallReader().loads(packed)
+    fn, args, _ = CallReader(Exchange(1)).loads(packed)
     assert fn(*args) == (0.0, 1.0, 1)
 
 
@@ -132,8 +133,8 @@ def test_function_that_was_replaced_under_its_name_goes_by_value(monkeypatch: py
     pickler, old = new_pickler(), add
     assert pickler.dumps((old, (1,), {}))[0][0] != 0
     monkeypatch.setattr(sys.modules[__name__], "add", len)
-    packed, _ = pickler.dumps((old, (1, 2), {}))
-    fn, args, _ = CallReader().loads(packed)
+    packed, _, _ = pickler.dumps((old, (1, 2), {}))
+    fn, args, _ = CallReader(Exchange(1)).loads(packed)
     assert fn(*args, extra=0) == 3
 
 
