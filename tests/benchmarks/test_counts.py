@@ -1,7 +1,7 @@
 """What a task costs in things that can be counted, where a time would only say how busy the machine is.
 
-The bounds are three times what was measured on the slowest Python, or more where it depends on the machine. Whoever makes a task cheaper measures again
-(``pytest -v`` shows the figures), and lowers them.
+The bounds are three times what was measured on the slowest Python, or more where it depends on the machine. Whoever
+makes a task cheaper measures again (``pytest -v`` shows the figures), and lowers them.
 """
 
 from __future__ import annotations
