@@ -57,12 +57,12 @@ class Endings:
 
     def end(self, worker: Worker) -> None:
         """Begin to end a worker with its tree, whatever it is doing; does nothing if that has begun already."""
-        if worker.state is WorkerState.ENDING:
+        if worker.is_ending:
             return
         if worker.state is WorkerState.SWEEPING:
             self._finish_sweep(worker)
         self._settle_accounts(worker)
-        if worker.state is WorkerState.ENDING:  # what was found then has ended it
+        if worker.is_ending:  # since what was found then has ended it
             return
         with self._lock:
             worker.failed_boot = worker.state is WorkerState.STARTING

@@ -111,6 +111,11 @@ class Worker:
         """Return when its task began; None if it has not begun, or there is none."""
         return None if self.task is None else self.record.begun_at(self.task.number)
 
+    @property
+    def is_ending(self) -> bool:
+        """True once its end has begun."""
+        return self.state is WorkerState.ENDING
+
     def sent(self) -> list[Task]:
         """Return the tasks that it has been given and not answered, in their order."""
         return [*([] if self.task is None else [self.task]), *self.ahead]
