@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import socket
+import sys
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
@@ -194,3 +196,61 @@ def test_send_after_close_reaches_nobody_who_was_given_the_number(channel: Chann
 def test_descriptors_are_not_inherited_unless_asked_for(channel: Channel) -> None:
     assert not os.get_inheritable(channel.fileno())
     assert not channel.theirs.get_inheritable()
+
+
+# --- tickets ---
+
+
+def tickets_of(channel: Channel) -> list[int]:
+    """What the worker would take, one after the other."""
+    numbers = []
+    try:
+        while ticket := channel.their_tickets.recv(8, socket.MSG_DONTWAIT):
+            numbers.append(int.from_bytes(ticket, sys.byteorder))
+    except BlockingIOError:
+        pass
+    return numbers
+
+
+def frames_of(*numbers: int) -> list[Any]:
+    return [(Kind.RUN, number, b"call") for number in numbers]
+
+
+def test_each_frame_has_a_ticket_and_they_come_in_its_order(channel: Channel) -> None:
+    assert channel.send_ahead(frames_of(5, 3, 2**64 - 1)) == 3
+    assert [frame.task for frame in FrameReader().feed(take(channel.theirs))] == [5, 3, 2**64 - 1]
+    assert tickets_of(channel) == [5, 3, 2**64 - 1]
+
+
+def test_tickets_that_were_not_taken_are_taken_back_once(channel: Channel) -> None:
+    channel.send_ahead(frames_of(1, 2, 3))
+    assert int.from_bytes(channel.their_tickets.recv(8), sys.byteorder) == 1
+    assert channel.take_back() == [2, 3]
+    assert channel.take_back() == []
+    assert tickets_of(channel) == []
+    channel.send_ahead(frames_of(3, 4))
+    assert channel.take_back() == [3, 4]
+
+
+def test_tickets_of_a_closed_channel_are_nobody_s(channel: Channel) -> None:
+    channel.send_ahead(frames_of(1))
+    channel.close()
+    assert channel.take_back() == []
+    assert channel.send_ahead(frames_of(2)) == 1
+
+
+def test_tickets_for_which_there_is_no_room_are_as_if_taken_back(channel: Channel) -> None:
+    number = 0
+    while channel.send_ahead(frames_of(number + 1)):
+        number += 1
+        take(channel.theirs)
+    assert number > 100
+    assert channel.take_back() == list(range(1, number + 1))
+    assert channel.send_ahead(frames_of(7)) == 1
+
+
+def test_half_a_ticket_spoils_the_rest(channel: Channel) -> None:
+    channel.send_ahead(frames_of(1, 2))
+    channel.their_tickets.recv(3)
+    assert channel.take_back() == []
+    assert channel.is_spoilt

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, deque
 from typing import Any
 
 import pytest
@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from safepool._plain import replace
 from safepool._pool.dispatch import Action, Do, decide, next_instant
 from safepool._pool.state import PoolState
+from safepool._pool.task import Task, TaskState
 from safepool._pool.terms import Terms
 from safepool._pool.worker import Worker, WorkerState
 from unit.records import new_state, new_task, new_worker
@@ -235,6 +236,79 @@ def test_workers_that_are_slow_to_leave_a_smaller_pool_chase_nobody_else_out() -
     leaving = [new_worker(LEAVING) for _ in range(4)]
     last = new_worker(IDLE, due=NOW)
     assert decide(new_state(*leaving, last, max_workers=1, least=1), NOW) == [Action(Do.KEEP, last)]
+
+
+# --- tasks that are sent ahead ---
+
+
+def ahead(count: int) -> deque[Task]:
+    return deque(new_task(TaskState.SENT) for _ in range(count))
+
+
+def test_busy_workers_whose_tasks_are_short_are_given_more_ahead() -> None:
+    state = new_state(new_worker(BUSY, pace=0.0001), waiting=3, max_workers=1)
+    assert decide(state, NOW) == [Action(Do.GIVE)]
+
+
+@pytest.mark.parametrize(
+    "facts",
+    [{"pace": None}, {"pace": 0.02}, {"pace": 0.0001, "is_stuck": True}],
+    ids=["not known yet", "long", "stuck"],
+)
+def test_busy_worker_is_given_nothing_ahead_if_its_tasks_are(facts: dict[str, Any]) -> None:
+    assert decide(new_state(new_worker(BUSY, **facts), waiting=3, max_workers=1), NOW) == []
+
+
+def test_nothing_is_sent_ahead_while_workers_can_be_started_for_it() -> None:
+    assert decided(new_state(new_worker(BUSY, pace=0.0001), waiting=1, max_workers=2)) == {Do.START: 1}
+
+
+def test_pool_that_looks_at_its_workers_between_tasks_sends_none_ahead() -> None:
+    state = new_state(new_worker(BUSY, pace=0.0001), waiting=3, max_workers=1)
+    state.settings = replace(state.settings, leftovers="end")
+    assert decide(state, NOW) == []
+
+
+def test_worker_has_no_more_ahead_than_it_may_run() -> None:
+    worker = new_worker(BUSY, pace=0.00001, runs=8)
+    assert new_state(worker, waiting=100, max_tasks=10, max_workers=1).room_ahead(worker) == 2
+
+
+def test_worker_is_given_more_once_half_of_it_is_done_and_its_share_of_the_rest() -> None:
+    worker = new_worker(BUSY, pace=0.001, ahead=ahead(3))
+    state = new_state(worker, waiting=100, max_workers=1)
+    assert state.room_ahead(worker) == 0
+    worker.ahead.popleft()
+    assert state.room_ahead(worker) == 3
+    few = new_state(worker, new_worker(BUSY), waiting=4, max_workers=2)
+    assert few.room_ahead(worker) == 1
+
+
+def test_worker_whose_task_is_long_is_relieved_of_those_behind_it() -> None:
+    worker = new_worker(BUSY, ahead=ahead(1), stuck_at=NOW)
+    assert decide(new_state(worker, max_workers=1), NOW) == [Action(Do.RELIEVE, worker)]
+    assert decide(new_state(worker, max_workers=1), NOW - 0.001) == []
+    assert next_instant(new_state(worker)) == NOW
+
+
+def test_idle_worker_relieves_the_one_with_the_most_work_and_nobody_who_has_little() -> None:
+    some, most = new_worker(BUSY, pace=0.001, ahead=ahead(2)), new_worker(BUSY, pace=0.001, ahead=ahead(3))
+    assert decide(new_state(new_worker(IDLE), some, most), NOW) == [Action(Do.RELIEVE, most)]
+    little = new_worker(BUSY, pace=0.00001, ahead=ahead(3))
+    assert decide(new_state(new_worker(IDLE), little), NOW) == []
+
+
+def test_worker_that_may_be_given_nothing_relieves_nobody() -> None:
+    worn = new_worker(IDLE, runs=2, undelivered=1)
+    loaded = new_worker(BUSY, pace=0.001, ahead=ahead(3))
+    assert decide(new_state(worn, loaded, max_tasks=2, max_workers=2), NOW) == []
+    spare = new_worker(IDLE)
+    assert decide(new_state(spare, loaded, spare=1, max_workers=1), NOW) == []
+
+
+def test_killed_pool_gives_nothing_and_starts_nobody() -> None:
+    state = new_state(new_worker(IDLE), new_worker(BUSY, pace=0.0001), waiting=3, kill_reason="test", closing=True)
+    assert decide(state, NOW) == []
 
 
 # --- what holds for all tables ---
