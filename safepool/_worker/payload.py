@@ -92,7 +92,12 @@ def dumps_by_value(value: object, reducers: Reducers = NO_REDUCERS, buffers: lis
 
 def is_plain(value: object, size: int) -> bool:
     """Return True if unpickling this value runs no code of the user's and takes no time to speak of."""
-    return type(value) in PLAIN_TYPES and size <= _PLAIN_SIZE
+    if size > _PLAIN_SIZE:
+        return False
+    kind = type(value)
+    if kind is list or kind is tuple:  # what ``map`` with chunks returns, for one
+        return PLAIN_TYPES.issuperset(map(type, value))  # type: ignore[call-overload]  # mypy does not narrow by identity
+    return kind in PLAIN_TYPES
 
 
 def one_line(error: BaseException) -> str:

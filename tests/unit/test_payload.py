@@ -129,6 +129,10 @@ def test_small_value_of_a_built_in_type_is_plain() -> None:
     assert all(is_plain(value, len(dumps(value))) for value in (None, True, 0, 1.5, 1j, "text", b"bytes"))
 
 
+def test_small_list_or_tuple_of_such_values_is_plain() -> None:
+    assert all(is_plain(value, len(dumps(value))) for value in ([], (), [1, "text", None], (1.5, b"bytes")))
+
+
 def test_large_value_is_not_plain() -> None:
     value = "x" * (1 << 17)
     assert not is_plain(value, len(dumps(value)))
@@ -138,5 +142,8 @@ def test_value_whose_unpickling_may_run_code_is_not_plain() -> None:
     class Text(str):
         __slots__ = ()
 
-    values = ([], (), {}, set(), bytearray(b"x"), len, Refusing(), Text("x"))
+    class Texts(list[str]):
+        pass
+
+    values = ({}, set(), bytearray(b"x"), len, Refusing(), Text("x"), [1, Text("x")], ([],), Texts())
     assert not any(is_plain(value, 10) for value in values)
