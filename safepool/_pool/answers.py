@@ -104,6 +104,8 @@ class Answers:
             with contextlib.suppress(OSError):  # no descriptor to look with: after the next task is soon enough
                 worker.is_outgrown = resident_size(worker.contained.pid) > largest
         quick: list[tuple[Task, Frame]] = []
+        if not _is_answered(worker):
+            return  # what has come belongs to later tasks, and the current one goes on as it was
         with self._lock:
             while (task := worker.task) is not None and (frame := worker.answers.pop(task.number, None)) is not None:
                 worker.note_pace(frame.elapsed)
@@ -136,6 +138,10 @@ class Answers:
                 worker.undelivered -= 1
             self._wakeup.set()
         settle()
+
+
+def _is_answered(worker: Worker) -> bool:
+    return worker.task is not None and worker.task.number in worker.answers
 
 
 def _settle_late(worker: Worker, task: Task, frame: Frame) -> None:

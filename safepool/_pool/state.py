@@ -182,7 +182,8 @@ class PoolState:
 
     def most_loaded(self) -> Worker | None:
         """Return whom an idle worker should relieve of its tasks ahead, if there are enough to be worth it."""
-        loads = ((len(worker.ahead) * (worker.pace or 0.0), worker) for worker in self.workers.values() if worker.ahead)
+        loaded = [worker for worker in self.workers.values() if worker.ahead and not worker.is_stuck]
+        loads = ((len(worker.ahead) * (worker.pace or 0.0), worker) for worker in loaded)
         load, worker = max(loads, key=itemgetter(0), default=(0.0, None))
         return worker if load > _LITTLE else None
 

@@ -411,6 +411,7 @@ class Supervisor:
                     return
             if not worker.is_stuck:
                 return
+        worker.is_stuck = True  # also of one that is relieved for an idle one: once is enough until it answers
         self._take_back(worker)
 
     # --- the end of it all ---
