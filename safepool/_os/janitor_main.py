@@ -30,11 +30,11 @@ def main(host: int, host_start: int, marker: str, register_fd: int, life_fd: int
         signal.signal(signum, signal.SIG_IGN)
     # All that is said and done before the child is on its own: one that dies right then is one that had been up, and is
     # replaced at once.
+    os.chdir("/")
     if os.fork():
         with contextlib.suppress(OSError):  # unless the host is gone already
             os.write(life_fd, b"r")  # the process that the host has started is as good as gone: it can be reaped
         os._exit(0)
-    os.chdir("/")
     _wait_for_end_of(host, host_start, life_fd)
     # Whoever escaped may be older than every tree that is still on the register, but not than the host.
     TreeEnding(read_leaders(register_fd), f"{marker}_".encode(), _signal_group, since=host_start).run()

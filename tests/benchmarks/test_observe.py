@@ -9,6 +9,7 @@ import sys
 import pytest
 
 from safepool.bench.observe import Reports, Watch, members, new_marker, voluntary_switches, wait_at_gate
+from support.eventually import eventually
 
 TELL = "import sys; open(sys.argv[1], 'w').write('1 2.5\\n')"
 
@@ -58,7 +59,7 @@ def test_members_are_found_by_the_marker_wherever_they_went() -> None:
     marker = new_marker()
     with subprocess.Popen(["sleep", "1000"], env={**os.environ, marker: "1"}, start_new_session=True) as marked:
         with subprocess.Popen(["sleep", "1000"]) as other:
-            found = members(marker)
+            found = eventually(lambda: members(marker))  # for an instant of its start, a process shows no environment
             by_session = members(new_marker(), marked.pid)
             other.kill()
         marked.kill()
