@@ -1,15 +1,14 @@
 """Run a measurement's host, and let nothing of it live on.
 
 The host has a session of its own and a marker in its environment. When it has ended, or its time is up, everything
-that is in the session, carries the marker or descends from such is given a moment to leave by itself, as resource
-trackers do, and is then ended, each process held by a pidfd from before it is looked at again.
+that is in the session, carries the marker or descends from such is given a moment to leave by itself, and is then ended
+as the pools end their trees: resource trackers last, since what they have not unlinked would stay in /dev/shm for good.
 """
 
 from __future__ import annotations
 
 import json
 import os
-import signal
 import subprocess
 import sys
 import tempfile
@@ -17,15 +16,14 @@ import time
 from typing import Any
 
 import safepool
-from safepool._os.process_exit import has_ended, open_pidfd, send_signal
+from safepool._os.process_table import read_row
+from safepool._os.process_tree import Leader, TreeEnding
 from safepool.bench.observe import Watch, members, new_marker
 
 __all__ = ["HostFailed", "call_in_host", "start_host"]
 
 _ROOT = os.path.dirname(os.path.dirname(os.path.abspath(safepool.__file__)))  # the safepool that is being measured
 _TO_LEAVE = 1.0  # seconds
-_TO_DIE = 10.0
-_ROUNDS = 10
 _SHOWN = 300  # characters
 
 
@@ -54,10 +52,13 @@ def call_in_host(function: str, arguments: dict[str, Any], within: float) -> dic
     with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
         call = {"function": function, "arguments": arguments}
         host = start_host(call, stdout=out, stderr=err, env={**os.environ, marker: "1"})
+        row = read_row(host.pid)
+        assert row is not None  # it is ours, and not reaped
+        leader = Leader(row.pid, row.start)
         try:
             in_time = _wait(host, within)
         finally:
-            _end(host, marker)
+            _end(host, leader, marker)
         answer, complaint = _text(out), _text(err)
     if not in_time:
         raise HostFailed(f"not done after {within:g} s")
@@ -75,30 +76,17 @@ def _wait(host: subprocess.Popen[bytes], within: float) -> bool:
     return True
 
 
-def _end(host: subprocess.Popen[bytes], marker: str) -> None:
-    """End the host if it runs, and everything that is left of it."""
+def _end(host: subprocess.Popen[bytes], leader: Leader, marker: str) -> None:
+    """End the host if it runs, and everything that is left of it; those who clean up after others last."""
     if host.poll() is None:
         host.kill()
         host.wait()
     until = time.monotonic() + _TO_LEAVE
     while left := members(marker, host.pid):
         with Watch(left) as watch:
-            if left := watch.wait(max(0.0, until - time.monotonic())):
+            if watch.wait(max(0.0, until - time.monotonic())):
                 break
-    for _ in range(_ROUNDS):
-        if not (left := members(marker, host.pid)):
-            return
-        _kill(left, marker, host.pid)
-
-
-def _kill(pids: set[int], marker: str, session: int) -> None:
-    pidfds = {pid: pidfd for pid in pids if (pidfd := open_pidfd(pid)) is not None}
-    confirmed = members(marker, session)  # a number may have changed hands between the first look and the pidfd
-    for pid, pidfd in pidfds.items():
-        if pid in confirmed:
-            send_signal(pidfd, signal.SIGKILL)
-            has_ended(pidfd, _TO_DIE)
-        os.close(pidfd)
+    TreeEnding([leader], f"{marker}=".encode(), lambda *_: False).run()
 
 
 def _text(file: Any) -> str:

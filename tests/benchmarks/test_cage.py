@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,14 @@ def test_host_that_hangs_is_ended_with_what_it_started(tmp_path: Path, in_host: 
         in_host("leavers:leave_behind_and_hang", within=1.0, pids=str(tmp_path / "pids"))
 
     assert alive(tmp_path / "pids") == []
+
+
+def test_host_that_leaves_a_semaphore_to_its_tracker_leaves_none(in_host: Callable[..., Any]) -> None:
+    """The tracker is left running until those are gone who keep it, and has time to unlink then."""
+    name = in_host("leavers:leave_semaphore")["name"]
+
+    assert name.startswith("/dev/shm/sem.mp-")
+    assert not os.path.exists(name)
 
 
 def test_host_that_raises_says_what(in_host: Callable[..., Any]) -> None:
