@@ -13,6 +13,7 @@ from types import TracebackType
 from typing import Any, Literal, ParamSpec, TypeVar, get_args, overload
 
 from safepool._plain import replace
+from safepool._pool.bundling import Bundling
 from safepool._pool.cpus import cpu_count
 from safepool._pool.door import (
     check_callable,
@@ -179,7 +180,7 @@ class SafeProcessPoolExecutor(MappingExecutor, ProcessPoolExecutor):
             outfit=outfit,
             inherited_fds=fds,
             lender=lender,
-            dumps=CallPickler(dumps, preparation.imports_main, packers, lender).dumps,
+            pickler=CallPickler(dumps, preparation.imports_main, packers, lender),
         )
         self._pool = Pool(settings, size, preparation, calls)
         self._finalizer = weakref.finalize(self, self._pool.abandon)
@@ -339,6 +340,12 @@ class SafeProcessPoolExecutor(MappingExecutor, ProcessPoolExecutor):
             last = self._last_terms = replace(self._terms, timeout=self._limit(timeout))
         return last
 
+    def _bundling(self, timeout: Any, fn: Callable[..., Any]) -> Bundling | None:
+        if type(self).submit is not SafeProcessPoolExecutor.submit or "submit" in vars(self):
+            return None  # programs and libraries that have replaced it are to see each call
+        terms = self._terms if timeout is DEFAULT else self._terms_within(timeout)
+        return self._pool.bundling(fn, terms, partial(self._submit_timed, timeout, fn))
+
     def _submit_timed(self, timeout: Any, fn: Callable[..., Any], args: tuple[Any, ...]) -> Future[Any]:
         if timeout is DEFAULT:  # through ``submit``, which programs and libraries may have replaced
             return self.submit(fn, *args)
@@ -392,6 +399,10 @@ class PoolView(MappingExecutor):
     ) -> Literal[False]:
         """Shut the pool itself down, as leaving its own ``with`` block does."""
         return self._executor.__exit__(kind, error, trace)
+
+    def _bundling(self, timeout: Any, fn: Callable[..., Any]) -> Bundling | None:
+        terms = self._terms if timeout is DEFAULT else replace(self._terms, timeout=timeout)
+        return self._executor._pool.bundling(fn, terms, partial(self._submit_timed, timeout, fn))
 
     def _submit_timed(self, timeout: Any, fn: Callable[..., Any], args: tuple[Any, ...]) -> Future[Any]:
         view = self if timeout is DEFAULT else PoolView(self._executor, replace(self._terms, timeout=timeout))

@@ -24,6 +24,7 @@ from functools import partial
 from safepool._os.wakeup import Wakeup
 from safepool._pool import outcomes
 from safepool._pool.answers import Answers
+from safepool._pool.bundle import Bundle, Outcomes
 from safepool._pool.delivery import Delivery
 from safepool._pool.dispatch import Action, Do, decide, next_instant
 from safepool._pool.endings import Endings, part
@@ -111,6 +112,17 @@ class Supervisor:
             self._delivery.put(partial(outcomes.cancel, task, "future.cancel()"))
         answered.set()
 
+    def cancel_bundles(self, results: Outcomes) -> None:
+        """Whoever consumed the results of a ``map`` has stopped: run no more of its items."""
+        for worker in list(self._state.workers.values()):
+            if any(_is_of(task, results) for task in worker.sent()):
+                self._take_back(worker)
+        with self._lock:
+            unwanted = [task for task in self._state.waiting if _is_of(task, results)]
+            unwanted = [task for task in unwanted if self._state.discard_waiting(task)]
+        for task in unwanted:
+            self._delivery.put(partial(outcomes.cancel, task, "closed"))
+
     def kill(self, task: Task, reason: str) -> None:
         """A task is to be ended, if it still runs."""
         worker = task.future._worker
@@ -132,7 +144,7 @@ class Supervisor:
         """The pool is to be shut down."""
         if cancel:
             for worker in list(self._state.workers.values()):
-                if worker.ahead:
+                if worker.calls_ahead:
                     self._take_back(worker)
         with self._lock:
             self._state.closing = True
@@ -425,10 +437,11 @@ class Supervisor:
             workers = list(self._state.workers.values())
             self._state.workers.clear()
             for worker in workers:
-                stranded += worker.sent()
-                for task in worker.sent():
-                    part(worker, task, worker.record.begun_at(task.number))
+                tasks = worker.sent()
                 worker.ahead.clear()
+                for task in tasks:
+                    part(worker, task, worker.record.begun_at(task.number))
+                stranded += tasks
         for task in stranded:
             self._fail(task, lambda _task: outcomes.copy_of(broken))
         for worker in workers:
@@ -446,6 +459,10 @@ class Supervisor:
 
     def _watch_channel(self, worker: Worker) -> None:
         self._watch.channel(worker, partial(self._on_channel, worker))
+
+
+def _is_of(task: Task, results: Outcomes) -> bool:
+    return isinstance(task, Bundle) and task.outcomes is results
 
 
 _POOL_ACTIONS: dict[Do, Callable[[Supervisor], None]] = {

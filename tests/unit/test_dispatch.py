@@ -278,7 +278,7 @@ def test_worker_is_given_more_once_half_of_it_is_done_and_its_share_of_the_rest(
     worker = new_worker(BUSY, pace=0.001, ahead=ahead(3))
     state = new_state(worker, waiting=100, max_workers=1)
     assert state.room_ahead(worker) == 0
-    worker.ahead.popleft()
+    worker.turn()
     assert state.room_ahead(worker) == 3
     few = new_state(worker, new_worker(BUSY), waiting=4, max_workers=2)
     assert few.room_ahead(worker) == 1
