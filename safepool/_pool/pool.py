@@ -122,8 +122,8 @@ class Pool:
             self._refuse_late()
 
     def _cancel_bundles(self, results: Outcomes) -> None:
-        if self._owner == os.getpid():
-            self._tell(partial(self._supervisor.cancel_bundles, results))
+        if self._owner == os.getpid() and self._is_needed:
+            self._ask(partial(self._supervisor.cancel_bundles, results))
 
     def _hand_over(self, task: Task) -> None:
         self._put_in(task)
@@ -199,11 +199,7 @@ class Pool:
         """Cancel a task that was sent ahead, if it has not begun; waits for the supervisor, which alone can tell."""
         if self._owner != os.getpid() or self._thread is threading.current_thread():
             return False  # the second: a finalizer that a collection runs there; it cannot wait for itself
-        answered = threading.Event()
-        self._tell(partial(self._supervisor.cancel_sent, task, answered))
-        deadline = time.monotonic() + _START_LIMIT
-        while not answered.wait(_PATIENCE) and not self._is_over.is_set() and time.monotonic() < deadline:
-            pass
+        self._ask(partial(self._supervisor.cancel_sent, task))
         if not task.future.cancelled():
             return False
         task.release()
@@ -259,6 +255,21 @@ class Pool:
     def _let_go(self) -> None:
         """In the delivery thread: finalizers are user code."""
         self._kept = None
+
+    def _ask(self, wish: Callable[[], None]) -> None:
+        """Tell the supervisor, and wait until it has done so; not for ever."""
+        done = threading.Event()
+
+        def do() -> None:
+            wish()
+            done.set()
+
+        self._tell(do)
+        if self._thread is threading.current_thread():
+            return  # likewise
+        deadline = time.monotonic() + _START_LIMIT
+        while not done.wait(_PATIENCE) and not self._is_over.is_set() and time.monotonic() < deadline:
+            pass
 
     def _tell(self, wish: Callable[[], None]) -> None:
         try:

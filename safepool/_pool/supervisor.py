@@ -101,7 +101,7 @@ class Supervisor:
             task.future._task = None
             outcomes.notify_cancelled(task)
 
-    def cancel_sent(self, task: Task, answered: threading.Event) -> None:
+    def cancel_sent(self, task: Task) -> None:
         """A task that was sent ahead is to be cancelled, if it has not begun; not if it counts as begun for good."""
         worker = task.future._worker
         if worker is not None and task.state is TaskState.SENT:
@@ -110,7 +110,6 @@ class Supervisor:
             was_waiting = not task.attempts and not task.put_backs and self._state.discard_waiting(task)
         if was_waiting and not outcomes.cancel_quietly(task):
             self._delivery.put(partial(outcomes.cancel, task, "future.cancel()"))
-        answered.set()
 
     def cancel_bundles(self, results: Outcomes) -> None:
         """Whoever consumed the results of a ``map`` has stopped: run no more of its items."""

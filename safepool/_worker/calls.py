@@ -106,8 +106,8 @@ class CallPickler:
         if known is not None and known[0].get(known[1]) is fn:
             return known[2]
         self._names.pop(fn, None)
-        module = _home_of(fn) if self._imports_main else None
-        if module is None:
+        module = _home_of(fn)
+        if module is None or not (self._imports_main or _goes_by_reference(module)):
             return _NO_NAME
         name = f"{fn.__module__}\n{fn.__qualname__}".encode()
         if len(name) > _LONGEST_NAME:
@@ -197,6 +197,17 @@ def _home_of(fn: FunctionType) -> ModuleType | None:
     module, name = fn.__module__, fn.__qualname__
     home = sys.modules.get(module) if type(module) is str and "\n" not in module + name else None
     return home if type(home) is ModuleType and vars(home).get(name) is fn else None
+
+
+def _goes_by_reference(module: ModuleType) -> bool:
+    """Return True if ``cloudpickle`` would have what stands there looked up in the worker."""
+    name = module.__name__
+    if name == "__main__":
+        return False
+    cloudpickle = sys.modules.get("cloudpickle")  # not loaded, nothing registered
+    return cloudpickle is None or not any(
+        name == by_value or name.startswith(f"{by_value}.") for by_value in cloudpickle.list_registry_pickle_by_value()
+    )
 
 
 def _have_large_bytes(values: Iterable[object]) -> bool:
