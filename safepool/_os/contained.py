@@ -108,23 +108,21 @@ class ContainedProcess:
         return self.send_signal(signum)
 
     def end_tree(self) -> TreeEnding:
-        """Freeze and kill the process and everything beneath it; the caller sees the ending through."""
+        """Freeze the process's group; return what ends it, and everything beneath it, when the caller advances it."""
         self._switch.disarm()  # else the first death would take the clean-up processes along
         ending = TreeEnding([self._leader], f"{self.marker}=".encode(), self._signal_group)
-        ending.begin()
+        ending.freeze()
         return ending
 
     def end_descendants(self, spared: Iterable[int]) -> TreeEnding:
-        """Freeze and kill everything beneath the process, but neither itself nor those with what descends from them."""
-        ending = TreeEnding(
+        """Return what ends everything beneath the process, but neither itself nor those with what descends from them."""
+        return TreeEnding(
             [self._leader],
             f"{self.marker}=".encode(),
             lambda _leader, _signum: True,  # the group is not signalled: the process goes on
             spared=frozenset({self.pid}),
             spared_trees=frozenset(spared),
         )
-        ending.begin()
-        return ending
 
     def release(self) -> None:
         """Let go of a process whose tree is gone: reap it, close everything, strike it off the register."""

@@ -115,11 +115,19 @@ class TreeEnding:
         self._cleaners_until: float | None = None  # when the grace of clean-up processes is over
         self.ended: list[Remains] = []
         self._give_up = time.monotonic() + _PATIENCE
+        self._has_begun = False
+
+    def freeze(self) -> None:
+        """Stop the leaders' groups, which takes no time to speak of; ``advance`` does the rest."""
+        for leader in self._leaders.values():
+            self._signal_group(leader, signal.SIGSTOP)
+        self._retry_at = time.monotonic()
 
     def begin(self) -> None:
         """Freeze and kill everything that can be found."""
-        for leader in self._leaders.values():
-            self._signal_group(leader, signal.SIGSTOP)
+        self.freeze()
+        self._has_begun = True
+        self._retry_at = None
         self._freeze_to_fixpoint()
         self._kill()
 
@@ -135,6 +143,8 @@ class TreeEnding:
 
     def advance(self) -> bool:
         """Take note of the dead, go on where something is left; return True when nothing is, or hope is given up."""
+        if not self._has_begun:
+            self.begin()
         self._drop_dead()
         now = time.monotonic()
         if now >= self._give_up:
@@ -153,7 +163,6 @@ class TreeEnding:
 
     def run(self) -> None:
         """Do all of it, waiting as long as it takes (at most a few seconds)."""
-        self.begin()
         while not self.advance():
             poll = select.poll()
             for pidfd in self.pidfds():

@@ -84,17 +84,21 @@ class Endings:
         worker.ending = worker.contained.end_descendants(spared)
         self._watch_ending(worker)
 
-    def advance(self) -> None:
-        """Go on with every ending that there is."""
+    def advance(self) -> bool:
+        """Go on with every ending that there is; return True if one of them came to its end."""
+        is_over = False
         for worker in list(self._state.workers.values()):
             if worker.ending is None:
                 continue
             if not worker.ending.advance():
                 self._watch_ending(worker)
-            elif worker.state is WorkerState.SWEEPING:
+                continue
+            is_over = True
+            if worker.state is WorkerState.SWEEPING:
                 self._finish_sweep(worker)
             else:
                 self._bury(worker)
+        return is_over
 
     def _finish_sweep(self, worker: Worker) -> None:
         assert worker.ending is not None

@@ -195,7 +195,6 @@ class Supervisor:
     def _turn(self) -> None:
         self._read_inbox()
         self._read_rings()
-        self._endings.advance()
         now = time.monotonic()
         with self._lock:
             actions = decide(self._state, now)
@@ -203,6 +202,7 @@ class Supervisor:
             self._act(action)
         if self.is_finished:
             return
+        has_buried = self._endings.advance()  # last: it looks through all processes, and others may have work waiting
         with self._lock:
             planned = next_instant(self._state)
             self.staff.news.notify_all()
@@ -210,7 +210,7 @@ class Supervisor:
             self._room.open()
         began = time.monotonic()
         wait = None if planned is None else max(0.0, planned - began)
-        if any(action.do is not Do.GIVE for action in actions):
+        if has_buried or any(action.do is not Do.GIVE for action in actions):
             wait = 0.0  # what was done may call for more
         if planned is None:
             events = self._wait(wait)
