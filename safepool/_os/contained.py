@@ -115,7 +115,7 @@ class ContainedProcess:
         return ending
 
     def end_descendants(self, spared: Iterable[int]) -> TreeEnding:
-        """Return what ends everything beneath the process, but neither itself nor those with what descends from them."""
+        """Return what ends everything beneath the process, but not itself, nor those and what descends from them."""
         return TreeEnding(
             [self._leader],
             f"{self.marker}=".encode(),

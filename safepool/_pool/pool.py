@@ -224,7 +224,11 @@ class Pool:
         if not self._is_needed or self._owner != os.getpid():
             return {}
         with self._lock:
-            self._supervisor.staff.news.wait_for(self._has_started_all, _START_LIMIT)
+            self._supervisor.staff.awaited += 1
+            try:
+                self._supervisor.staff.news.wait_for(self._has_started_all, _START_LIMIT)
+            finally:
+                self._supervisor.staff.awaited -= 1
             workers = [worker for worker in self._state.workers.values() if worker.state is not WorkerState.ENDING]
         return {worker.contained.pid: WorkerHandle(worker.contained, worker.number) for worker in workers}
 

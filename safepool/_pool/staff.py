@@ -52,7 +52,8 @@ class Staff:
         self._delivery = delivery
         self._preparation = preparation
         self._count = 0
-        self.news = threading.Condition(lock)  # notified when a worker was started, and at each turn
+        self.news = threading.Condition(lock)  # notified when a worker was started, and at each turn, if awaited
+        self.awaited = 0  # by how many threads; changed with the lock held
 
     def start(self) -> Worker | None:
         """Start one more worker; return None if that failed, which is then already seen to."""

@@ -239,6 +239,10 @@ class PoolState:
         settings = self.settings
         return max(settings.min_workers, 1 if settings.spare_workers else 0) + settings.spare_workers
 
+    def most(self) -> int:
+        """Return how many workers there may be."""
+        return self.max_workers + self.settings.spare_workers
+
     def _wanted(self, count: Headcount) -> int:
         busy = min(self.max_workers, count.running + self.waiting_count)
         if self.closing or self.abandoned:
@@ -275,4 +279,4 @@ class PoolState:
 
     def excess(self, count: Headcount) -> int:
         """Return how many workers there are beyond what there may be, since the pool was made smaller."""
-        return max(0, count.staying - self.max_workers - self.settings.spare_workers)
+        return max(0, count.staying - self.most())

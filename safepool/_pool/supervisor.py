@@ -205,7 +205,8 @@ class Supervisor:
         has_buried = self._endings.advance()  # last: it looks through all processes, and others may have work waiting
         with self._lock:
             planned = next_instant(self._state)
-            self.staff.news.notify_all()
+            if self.staff.awaited:
+                self.staff.news.notify_all()
         if self._room.has_news or self._state.broken is not None:
             self._room.open()
         began = time.monotonic()
