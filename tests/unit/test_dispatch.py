@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections import Counter, deque
 from typing import Any
 
@@ -372,6 +373,18 @@ def test_decision_concerns_a_worker_once_and_retires_none_with_undelivered_resul
 def test_glance_sees_what_a_closer_look_would(state: PoolState) -> None:
     seen = glance(state, NOW)
     assert seen is None or seen == look_closely(state, NOW)
+
+
+def test_glance_at_any_number_of_workers_and_tasks_sees_what_a_closer_look_would() -> None:
+    ways = Counter()
+    numbers = itertools.product(range(3), range(3), range(3), range(2), range(2), range(1, 4))
+    for running, idle, waiting, spare, least, most in numbers:
+        workers = [new_worker(BUSY) for _ in range(running)] + [new_worker(IDLE) for _ in range(idle)]
+        state = new_state(*workers, waiting=waiting, max_workers=most, spare=spare, least=least)
+        seen = glance(state, NOW)
+        assert seen is None or seen == look_closely(state, NOW), (running, idle, waiting, spare, least, most)
+        ways[None if seen is None else len(seen)] += 1
+    assert ways.keys() == {None, 0, 1}
 
 
 @pytest.mark.parametrize("waiting", [0, 1, 2])
