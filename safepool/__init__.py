@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from safepool._worker.identity import ThisWorker as ThisWorker
     from safepool._worker.identity import get_worker as get_worker
     from safepool.context import get_context as get_context
+    from safepool.errors import ContainmentError as ContainmentError
     from safepool.errors import EndedProcess as EndedProcess
     from safepool.errors import InitializerError as InitializerError
     from safepool.errors import LeftoverWarning as LeftoverWarning
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _HOMES = {
+    "ContainmentError": "safepool.errors",
     "EndedProcess": "safepool.errors",
     "InitializerError": "safepool.errors",
     "LeftoverWarning": "safepool.errors",
@@ -53,6 +55,7 @@ _HOMES = {
 }
 
 __all__ = [
+    "ContainmentError",
     "EndedProcess",
     "InitializerError",
     "LeftoverWarning",

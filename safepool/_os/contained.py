@@ -13,6 +13,7 @@ import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from safepool._os import process_exit
+from safepool._os.control_group import ControlGroup, house_of_this_process, new_group
 from safepool._os.environment import snapshot
 from safepool._os.janitor import janitor
 from safepool._os.lifeline import ArmedPipe
@@ -34,7 +35,15 @@ class ContainedProcess:
         members: Finds the process and everything beneath it.
     """
 
-    def __init__(self, leader: Leader, pidfd: int, lifeline: ArmedPipe, switch: ArmedPipe, marker: str) -> None:
+    def __init__(
+        self,
+        leader: Leader,
+        pidfd: int,
+        lifeline: ArmedPipe,
+        switch: ArmedPipe,
+        marker: str,
+        group: ControlGroup | None = None,
+    ) -> None:
         self.pid = leader.pid
         self.pidfd = pidfd
         self.marker = marker
@@ -42,6 +51,7 @@ class ContainedProcess:
         self._leader = leader
         self._lifeline = lifeline
         self._switch = switch
+        self._group = group
         self._lock = threading.Lock()  # between ``release`` and questions from other threads
         self._exit_status: int | None = None
         self._slot = janitor().enter(leader)  # last: nothing fails after it
@@ -110,7 +120,7 @@ class ContainedProcess:
     def end_tree(self) -> TreeEnding:
         """Freeze the process's group; return what ends it, and everything beneath it, when the caller advances it."""
         self._switch.disarm()  # else the first death would take the clean-up processes along
-        ending = TreeEnding([self._leader], f"{self.marker}=".encode(), self._signal_group)
+        ending = TreeEnding([self._leader], f"{self.marker}=".encode(), self._signal_group, group=self._group)
         ending.freeze()
         return ending
 
@@ -134,6 +144,8 @@ class ContainedProcess:
             os.close(pidfd)
         self._lifeline.close_read()
         self._switch.close()
+        if self._group is not None:
+            self._group.remove()
         janitor().strike(self._slot)
 
     def _signal_group(self, leader: Leader, signum: int) -> bool:
@@ -150,7 +162,11 @@ class ContainedProcess:
 
 
 def spawn(
-    command: Callable[[int, int], Sequence[str | bytes]], environment: Mapping[str, str], pass_fds: Sequence[int] = ()
+    command: Callable[[int, int], Sequence[str | bytes]],
+    environment: Mapping[str, str],
+    pass_fds: Sequence[int] = (),
+    *,
+    in_group: bool = False,
 ) -> ContainedProcess:
     """Start a contained process.
 
@@ -159,6 +175,7 @@ def spawn(
             the lifeline's read end and the switch's write end.
         environment: Variables that are added to ours.
         pass_fds: Further descriptors that it inherits.
+        in_group: It gets a control group of its own.
 
     Raises:
         OSError: It could not be started, for want of descriptors, memory, processes, or the executable.
@@ -169,9 +186,12 @@ def spawn(
     except BaseException:
         lifeline.close()
         raise
-    started = None
+    started = group = None
     try:
         marker = next_worker_marker()
+        if in_group:
+            janitor().note_house(house_of_this_process())
+            group = new_group(marker.rpartition("_")[2])
         started = subprocess.Popen(
             command(lifeline.read_fd, switch.write_fd),
             stdin=subprocess.DEVNULL,
@@ -180,19 +200,25 @@ def spawn(
             env={**snapshot(), **environment, marker: "1"},
         )
         lifeline.arm(started.pid)
-        contained = _hold(started.pid, lifeline, switch, marker)
+        if group is not None:
+            group.take_in(started.pid)  # long before the interpreter in it is up, and can start anything
+        contained = _hold(started.pid, lifeline, switch, marker, group)
     except BaseException:
         lifeline.close()  # fires: a process that was started half-way goes with it
         switch.close()
         if started is not None:
             started.wait()
+        if group is not None:
+            group.remove()
         raise
     started.returncode = 0  # we wait for it by pidfd: keep Popen from doing so, and from warning that it did not
     switch.close_write()
     return contained
 
 
-def _hold(pid: int, lifeline: ArmedPipe, switch: ArmedPipe, marker: str) -> ContainedProcess:
+def _hold(
+    pid: int, lifeline: ArmedPipe, switch: ArmedPipe, marker: str, group: ControlGroup | None
+) -> ContainedProcess:
     pidfd = process_exit.open_pidfd(pid)
     try:
         row = read_row(pid)
@@ -201,7 +227,7 @@ def _hold(pid: int, lifeline: ArmedPipe, switch: ArmedPipe, marker: str) -> Cont
                 f"process {pid} was reaped by somebody else as soon as it had started"
             )
         switch.arm(pid)
-        return ContainedProcess(Leader(pid, row.start), pidfd, lifeline, switch, marker)
+        return ContainedProcess(Leader(pid, row.start), pidfd, lifeline, switch, marker, group)
     except BaseException:
         if pidfd is not None:
             os.close(pidfd)

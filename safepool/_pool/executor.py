@@ -12,6 +12,7 @@ from functools import partial
 from types import TracebackType
 from typing import Any, Literal, ParamSpec, TypeVar, get_args, overload
 
+from safepool._os import control_group
 from safepool._plain import replace
 from safepool._pool.bundling import Bundling
 from safepool._pool.cpus import cpu_count
@@ -38,6 +39,7 @@ from safepool._worker import payload
 from safepool._worker.calls import CallPickler
 from safepool._worker.launch import Preparation, spawn_window
 from safepool._worker.segments import Lender
+from safepool.errors import ContainmentError
 
 __all__ = ["PoolView", "SafeProcessPoolExecutor"]
 
@@ -48,6 +50,7 @@ _MOST_LENT = 64  # segments; each takes two descriptors
 
 OnError = Literal["wait", "cancel", "kill"]
 WhenFull = Literal["block", "raise"]
+Containment = Literal["standard", "strict"]
 
 
 class SafeProcessPoolExecutor(MappingExecutor, ProcessPoolExecutor):
@@ -94,6 +97,9 @@ class SafeProcessPoolExecutor(MappingExecutor, ProcessPoolExecutor):
         leftovers: What becomes of processes that a task has left running when it came to its end by itself: "keep"
             them until the worker leaves, "warn" of them (``LeftoverWarning``, and ``future.leftovers``), or "end" them
             before the future is settled. Those that the initializer has started are left alone.
+        containment: "strict" gives each worker a control group (version 2) of its own, in which the kernel keeps
+            whatever a task starts, so that also processes are ended that make a session of their own and clear their
+            environment. It needs a control group that this program may divide. "standard" needs nothing.
         on_error: What the ``with`` block does when an exception leaves it: "wait" for all work, as the standard
             library does, "cancel" what has not started, or "kill" what runs, too.
         env: Environment variables of the workers, in addition to the host's.
@@ -109,6 +115,7 @@ class SafeProcessPoolExecutor(MappingExecutor, ProcessPoolExecutor):
         TypeError: An argument has the wrong type; the message names it.
         ValueError: An argument is out of range; the message names it.
         RuntimeError: The main module is being imported by a worker: the script lacks ``if __name__ == "__main__"``.
+        ContainmentError: Strict containment cannot be had here; the message says why, and how to get it.
     """
 
     __module__ = "safepool"
@@ -136,6 +143,7 @@ class SafeProcessPoolExecutor(MappingExecutor, ProcessPoolExecutor):
         max_pending: int | None = None,
         when_full: WhenFull = "block",
         leftovers: LeftoversPolicy = "keep",
+        containment: Containment = "standard",
         on_error: OnError = "wait",
         env: Mapping[str, str] | None = None,
         job_reducers: Mapping[type[Any], Callable[[Any], Any]] | None = None,
@@ -177,6 +185,7 @@ class SafeProcessPoolExecutor(MappingExecutor, ProcessPoolExecutor):
             max_pending=check_count("max_pending", max_pending),
             when_full=check_choice("when_full", when_full, get_args(WhenFull)),
             leftovers=check_choice("leftovers", leftovers, get_args(LeftoversPolicy)),
+            is_strict=_is_strict(containment),
             outfit=outfit,
             inherited_fds=fds,
             lender=lender,
@@ -412,6 +421,16 @@ class PoolView(MappingExecutor):
 def _check_room(min_workers: int, max_workers: int) -> None:
     if min_workers > max_workers:
         raise ValueError(f"min_workers must not exceed max_workers ({max_workers}), not {min_workers!r}")
+
+
+def _is_strict(containment: Containment) -> bool:
+    if check_choice("containment", containment, get_args(Containment)) == "standard":
+        return False
+    try:
+        control_group.make_sure()
+    except OSError as error:
+        raise ContainmentError(reason=str(error)) from error
+    return True
 
 
 def _check_exit_timeout(exit_timeout: float) -> float:

@@ -108,7 +108,13 @@ class Staff:
                 number = self._free_id()
                 fds = (theirs.fileno(), channel.their_tickets.fileno(), record.fd)
                 process = WorkerProcess(number, fds, f"SafeProcessPoolWorker-{self._count}")
-                contained = launch(process, self._preparation, settings.environment, (*fds, *settings.inherited_fds))
+                contained = launch(
+                    process,
+                    self._preparation,
+                    settings.environment,
+                    (*fds, *settings.inherited_fds),
+                    in_group=settings.is_strict,
+                )
             record.close()
             undo.pop_all()
         return Worker(self._count, contained, channel, record, oom_kill_count(), id=number)

@@ -46,6 +46,7 @@ class Settings:
     max_pending: int | None
     when_full: str
     leftovers: str
+    is_strict: bool
     environment: dict[str, str]
     outfit: bytes  # pickled: reducers of results, initializer, finalizer; empty for none of them
     inherited_fds: tuple[int, ...]

@@ -64,6 +64,7 @@ def new_state(
         max_pending=None,
         when_full="block",
         leftovers="keep",
+        is_strict=False,
         environment={},
         outfit=b"",
         inherited_fds=(),
