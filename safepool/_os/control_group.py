@@ -15,6 +15,7 @@ from __future__ import annotations
 import contextlib
 import os
 import sys
+import threading
 import time
 from collections.abc import Callable
 
@@ -129,7 +130,7 @@ def make_sure() -> None:
     """
     if host_marker() in _proven:
         return
-    group = new_group("probe")
+    group = new_group(f"probe-{threading.get_ident()}")
     try:
         _prove(group)
     finally:
