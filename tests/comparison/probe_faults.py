@@ -36,7 +36,7 @@ from support.handles import Handle, end_all, hold  # noqa: E402
 from support.rendezvous import Rendezvous, report  # noqa: E402
 
 PATIENCE = 5.0  # seconds; whoever is there then is taken to stay
-LIMIT = 1.5  # seconds, of the tasks that have a limit of time
+LIMIT = 4.0  # seconds, of the tasks that have a limit of time
 WORKERS = 2
 _POOLS = ["safepool", "safepool strict", *(peer for peer in PEERS if peer not in ("safepool", "ray"))]
 
@@ -151,7 +151,7 @@ def _judge(
     traceless += [handle for label, handle in everybody.items() if label.rpartition(".")[2] in TRACELESS]
     struck = everybody if fault.strikes != "worker" else _of("w0", everybody)
     began = _strike(fault, host, meeting, everybody)
-    left = _wait_until_gone(struck, began + PATIENCE)
+    left = _wait_until_gone(struck, began + PATIENCE + (LIMIT if fault.strikes == "limit" else 0))
     took = (time.monotonic() - began) * 1e3
     if left:
         return f"{len(left)} of {len(struck)} left", left
