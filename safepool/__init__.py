@@ -6,6 +6,8 @@ for the host's half of it.
 
 from __future__ import annotations
 
+import sys
+
 TYPE_CHECKING = False  # to type checkers it is True; ``typing`` costs as much as all else that a worker imports of ours
 if TYPE_CHECKING:
     from typing import Any
@@ -76,11 +78,19 @@ __all__ = [
     "process",
 ]
 
+_ELSEWHERE = (
+    "safepool runs on Linux, not on {platform}: that nothing is left behind rests on what only Linux has (a pipe whose "
+    "closing kills a process group, pidfds, /proc). Use concurrent.futures.ProcessPoolExecutor there, which has the same "
+    "interface but for what safepool adds."
+)
+
 
 def __getattr__(name: str) -> Any:
     home = _HOMES.get(name)
     if home is None:
         raise AttributeError(f"module 'safepool' has no attribute {name!r}")
+    if sys.platform != "linux":
+        raise ImportError(_ELSEWHERE.format(platform=sys.platform), name=home)
     import importlib
 
     value = getattr(importlib.import_module(home), name)
