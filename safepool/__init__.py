@@ -80,8 +80,8 @@ __all__ = [
 
 _ELSEWHERE = (
     "safepool runs on Linux, not on {platform}: that nothing is left behind rests on what only Linux has (a pipe whose "
-    "closing kills a process group, pidfds, /proc). Use concurrent.futures.ProcessPoolExecutor there, which has the same "
-    "interface but for what safepool adds."
+    "closing kills a process group, pidfds, /proc). Use concurrent.futures.ProcessPoolExecutor there, which has the "
+    "same interface but for what safepool adds."
 )
 
 
