@@ -52,6 +52,7 @@ class Outcomes:
     def wake(self) -> None:
         """Some slots have been filled: have whoever waits look again."""
         if self._has_waiter:
+            self._has_waiter = False  # once is enough, however long it takes the waiter to come to its turn
             self._news.put(None)
 
     def late(self, index: int, number: int) -> Task:
