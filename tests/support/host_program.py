@@ -34,6 +34,7 @@ class Server:
         self.pool: SafeProcessPoolExecutor | None = None
         self.futures: dict[str, Future[Any]] = {}
         self.children: list[subprocess.Popen[bytes]] = []
+        self.memory = b""
 
     def do_canary(self, label: str = "canary") -> None:
         """Start a process of the host's own, which is nobody else's business."""
@@ -74,6 +75,11 @@ class Server:
                 report(self.reports, label)
                 time.sleep(900)
                 os._exit(0)
+
+    def do_hold_memory(self, size: int) -> None:
+        """Touch so many bytes, and keep them."""
+        self.memory = b"x" * size
+        report(self.reports, "holding")
 
     def do_die(self, how: str) -> None:
         report(self.reports, "dying")
