@@ -19,7 +19,7 @@ from typing import Any
 from safepool import SafeProcessPoolExecutor
 from support import campaign_tasks as tasks
 from support import census
-from support.campaign_plan import Plan
+from support.campaign_plan import Plan, names_of
 from support.descendants import leave
 from support.eventually import eventually
 from support.rendezvous import report
@@ -79,9 +79,7 @@ class Round:
             getattr(self, f"_do_{step['do']}")(step)
 
     def _do_submit(self, step: dict[str, Any]) -> None:
-        label = step["label"]
-        for number in range(step.get("count", 1)):
-            name = f"{label}.{number}" if step["kind"] == "burst" else label
+        for name in names_of(step):
             self._submit(name, step)
 
     def _submit(self, name: str, step: dict[str, Any]) -> None:

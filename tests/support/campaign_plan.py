@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 from support.descendants import KEEPING, KINDS
 
-__all__ = ["Fault", "Plan", "allowed_outcomes", "draw", "exitcodes"]
+__all__ = ["Fault", "Plan", "allowed_outcomes", "draw", "exitcodes", "may_break", "names_of"]
 
 HANGS = ("loop", "c", "regex", "stopped", "deaf", "sleep")
 _DEATHS = {"segfault": -11, "exit": 3, "kill": -9, "abort": -6}
@@ -20,6 +20,7 @@ _LEFT = (*KINDS, *KEEPING, "cleared")
 
 _ENDS = ("wait", "cancel", "kill", "timeout", "no wait", "forget", "raise", "SIGINT", "SIGKILL", "SIGTERM")
 _ENDING_RUNNING = ("kill", "timeout", "SIGINT")
+_MOST_FAILED_BOOTS = 3
 _FATAL = ("SIGKILL", "SIGTERM")  # of a host that does not handle them
 
 Step = dict[str, Any]
@@ -66,6 +67,13 @@ def draw(seed: int) -> Plan:
     )
 
 
+def names_of(task: Step) -> list[str]:
+    """Return the names under which a step submits: its label, or one for each of a burst."""
+    if task["kind"] != "burst":
+        return [task["label"]]
+    return [f"{task['label']}.{number}" for number in range(task["count"])]
+
+
 def allowed_outcomes(plan: Plan, task: Step) -> set[str]:
     """Return the names of all outcomes that this task may have; ``value`` stands for its result."""
     steps = [step for step in plan.steps if step.get("of") == task["label"]]
@@ -87,7 +95,15 @@ def allowed_outcomes(plan: Plan, task: Step) -> set[str]:
         names.add("CancelledError")
     if ends_running or any(step["do"] in ("kill", "cancel_running") for step in steps):
         names.add("TaskKilledError")
+    if may_break(plan):
+        names.add("InitializerError")
     return names
+
+
+def may_break(plan: Plan) -> bool:
+    """Whether three workers in a row may die before they are ready, after which the pool gives up."""
+    deadly = [fault for fault in plan.faults if fault.target == "worker" and fault.signal != "SIGSTOP"]
+    return len(deadly) >= _MOST_FAILED_BOOTS
 
 
 def exitcodes(plan: Plan, task: Step) -> set[int] | None:
@@ -166,7 +182,7 @@ def _draw_faults(dice: random.Random, lasts: float, end: str) -> list[Fault]:
 
 
 def _draw_fault(dice: random.Random, lasts: float, end: str) -> Fault:
-    target = dice.choice(["worker", "worker", "descendant", "host", "janitor"])
+    target = dice.choice(["worker", "worker", "descendant", "descendant", "host", "janitor"])
     signals = ["SIGSTOP"] if target == "host" else ["SIGKILL", "SIGSTOP", "SIGTERM"]
     if target == "janitor" and end in _FATAL:
         signals = ["SIGTERM"]  # to which it is deaf; struck together with its host it is missed, as is written

@@ -9,6 +9,7 @@ from __future__ import annotations
 import ctypes
 import json
 import os
+import pkgutil
 import signal
 import subprocess
 import sys
@@ -20,7 +21,6 @@ from typing import Any
 
 from safepool import SafeProcessPoolExecutor
 from safepool._os.marker import host_marker
-from support import tasks
 from support.descendants import start
 from support.rendezvous import report
 
@@ -48,7 +48,8 @@ class Server:
     def do_submit(self, label: str, task: str, args: list[Any], timeout: float | None = None) -> None:
         assert self.pool is not None
         limit = {} if timeout is None else {"task_timeout": timeout}
-        future = self.pool.submit(getattr(tasks, task), *args, **limit)
+        function = pkgutil.resolve_name(task if ":" in task else f"support.tasks:{task}")
+        future = self.pool.submit(function, *args, **limit)
         self.futures[label] = future
         future.add_done_callback(lambda done: report(self.reports, f"{label}.outcome", _describe(done)))
 

@@ -23,7 +23,7 @@ if __name__ == "__main__":
     sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from support import census
-from support.campaign_plan import Fault, Plan, allowed_outcomes, draw, exitcodes
+from support.campaign_plan import Fault, Plan, allowed_outcomes, draw, exitcodes, may_break, names_of
 from support.handles import Handle, gone
 from support.hosts import Program
 from support.rendezvous import Report
@@ -221,21 +221,21 @@ class _Round:
         runs = Counter((self.directory / "ledger").read_text().split())
         starved = any(step["do"] == "starve" for step in self.plan.steps)
         for task in (step for step in self.plan.steps if step["do"] == "submit"):
-            numbers = range(task.get("count", 1))
-            names = [f"{task['label']}.{number}" for number in numbers] if task["kind"] == "burst" else [task["label"]]
-            for name in names:
+            for name in names_of(task):
                 if name in results["outcomes"]:
                     yield from self._judge_outcome(task, name, results["outcomes"][name], runs[name])
-                elif name in results["refused"]:
-                    yield f"{name} was refused: {results['refused'][name]}"
                 elif not results["interrupted"]:
-                    yield f"{name} was never submitted"
+                    yield from self._judge_refusal(name, results["refused"].get(name, "not submitted"))
         for name in results["cancelled"]:
             if results["outcomes"][name]["name"] != "CancelledError":
                 yield f"{name} was cancelled, and yet it is {results['outcomes'][name]}"
         for what in ("files", "threads"):
             if results[what] and not starved:
                 yield f"the host has more {what} than before: {results[what]}"
+
+    def _judge_refusal(self, name: str, refusal: str) -> Iterator[str]:
+        if not (refusal.startswith("InitializerError") and may_break(self.plan)):
+            yield f"{name} was refused: {refusal}"
 
     def _judge_outcome(self, task: dict, name: str, outcome: dict, runs: int) -> Iterator[str]:
         self.seen[outcome["name"]] += 1
