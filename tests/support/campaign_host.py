@@ -9,6 +9,7 @@ import json
 import os
 import resource
 import signal
+import subprocess
 import sys
 import threading
 import time
@@ -20,7 +21,6 @@ from safepool import SafeProcessPoolExecutor
 from support import campaign_tasks as tasks
 from support import census
 from support.campaign_plan import Plan, names_of
-from support.descendants import leave
 from support.eventually import eventually
 from support.rendezvous import report
 
@@ -168,8 +168,8 @@ def main(plan_path: str, reports: str, ledger: str, results: str) -> None:
         plan = Plan(**json.load(file))
     with SafeProcessPoolExecutor(1) as pool:
         pool.submit(os.getpid).result(60)
-    leave(["sleep", "900"])  # the canary, in this group and session
-    report(reports, "canary", str(census.children_of(os.getpid())[-1].pid))
+    canary = subprocess.Popen(["sleep", "900"], stdin=subprocess.DEVNULL)  # in this group and session
+    report(reports, "canary", str(canary.pid))
     before = _belongings()
     this = Round(plan, reports, ledger)
     this.run()
