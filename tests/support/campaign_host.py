@@ -175,7 +175,7 @@ def main(plan_path: str, reports: str, ledger: str, results: str) -> None:
     this.run()
     pending = list(this.futures.items())
     with contextlib.suppress(AssertionError):
-        eventually(lambda: all(future.done() for _, future in pending), within=40)
+        eventually(lambda: all(future.done() for _, future in pending), within=90)
     with contextlib.suppress(AssertionError):
         eventually(lambda: all(this.calls.get(name) for name, _ in pending), within=10)
     steps = {step["label"]: step for step in plan.steps if step["do"] == "submit"}

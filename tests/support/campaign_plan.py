@@ -156,7 +156,8 @@ def _draw_task(dice: random.Random, label: str, lasts: float, options: dict[str,
     if kind == "die":
         task["how"] = dice.choice(sorted(_DEATHS))
     if kind == "burst":
-        task["count"] = dice.randint(10, 300)
+        # Where a worker is good for a few tasks only, each of the burst costs a start.
+        task["count"] = dice.randint(3, 12) if "max_tasks_per_child" in options else dice.randint(10, 300)
     if kind == "large":
         task["size"] = dice.choice([1, 70_000, 1_000_000, 20_000_000])
     task["runs"] = 1 + options.get("retries", 0)

@@ -7,9 +7,11 @@ input ends, the test is gone, and the host leaves at once.
 from __future__ import annotations
 
 import ctypes
+import itertools
 import json
 import os
 import pkgutil
+import resource
 import signal
 import subprocess
 import sys
@@ -76,6 +78,21 @@ class Server:
                 report(self.reports, label)
                 time.sleep(900)
                 os._exit(0)
+
+    def do_limit_descriptors(self, room: int | None) -> None:
+        """Leave room for so many more descriptors; None lifts the limit."""
+        used = {int(name) for name in os.listdir("/proc/self/fd")}
+        free = (number for number in itertools.count() if number not in used)
+        self._limit(resource.RLIMIT_NOFILE, None if room is None else next(itertools.islice(free, room, None)))
+
+    def do_limit_processes(self, most: int | None) -> None:
+        """Allow this user so many processes; None lifts the limit."""
+        self._limit(resource.RLIMIT_NPROC, most)
+
+    def _limit(self, which: int, value: int | None) -> None:
+        hard = resource.getrlimit(which)[1]
+        resource.setrlimit(which, (hard if value is None else value, hard))
+        report(self.reports, "limited" if value is not None else "lifted")
 
     def do_hold_memory(self, size: int) -> None:
         """Touch so many bytes, and keep them."""

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import atexit
 import ctypes
+import fcntl
 import os
 import resource
 import shlex
 import signal
+import subprocess
 import sys
+import termios
+import threading
 import time
 
 from support import descendants, tasks
@@ -149,3 +154,71 @@ def return_after(seconds):
     time.sleep(max(0.0, seconds - 0.002))
     while time.monotonic() < until:
         pass
+
+
+def open_terminal(reports, label):
+    """Ask for the controlling terminal, which a worker has not got even where its host has."""
+    report(reports, label)
+    with open("/dev/tty", encoding="ascii") as terminal:
+        return terminal.read(1)
+
+
+def wait_for_a_child_that_reads_the_terminal(reports, label):
+    """Have a terminal of one's own, and a child in its background that reads from it: the kernel stops that child."""
+    ours, theirs = os.openpty()
+    fcntl.ioctl(theirs, termios.TIOCSCTTY, 0)
+    say = 'echo "$0 $$" > "$1"; exec cat /dev/tty'
+    in_background = "import os, sys; os.setpgid(0, 0); os.execvp(sys.argv[1], sys.argv[1:])"
+    command = [sys.executable, "-I", "-S", "-c", in_background, "sh", "-c", say, f"{label}.reader", reports]
+    reader = subprocess.Popen(command, stdin=theirs)
+    report(reports, label)
+    reader.wait()
+    return ours
+
+
+def stay_when_all_is_over(reports, label):
+    """Leave a thread behind that the interpreter waits for at its exit, and that never ends."""
+    threading.Thread(target=tasks.loop).start()
+    report(reports, label)
+
+
+def leave_a_last_word(path, seconds):
+    """Have an exit handler take its time, and write down that it came to its end."""
+    atexit.register(_write_last_word, path, seconds)
+
+
+def _write_last_word(path, seconds):
+    time.sleep(seconds)
+    with open(path, "w", encoding="ascii") as file:
+        file.write("the end")
+
+
+def can_write_to(folder):
+    """Write a byte there; return the number of the error, if any."""
+    try:
+        with open(os.path.join(folder, "byte"), "wb", buffering=0) as file:
+            file.write(b"x")
+    except OSError as error:
+        return error.errno
+    return 0
+
+
+def sees_process(pid):
+    return os.path.exists(f"/proc/{pid}")
+
+
+def user():
+    return os.getuid()
+
+
+def start_as_another(reports, label, command):
+    """Leave a process in the worker's group that a set-user-id program has made another user's; then hang."""
+    descendants.leave(command)
+    descendants.start(("plain", "setsid"), label, reports)
+    report(reports, label)
+    tasks.loop()
+
+
+def length_of(size):
+    """Make so many bytes."""
+    return b"x" * size

@@ -31,7 +31,7 @@ from support.rendezvous import Report
 __all__ = ["Campaign"]
 
 _HOST = Path(__file__).parents[1] / "support" / "campaign_host.py"
-_LONGEST_ROUND = 150.0  # seconds; what hangs for longer hangs for good
+_LONGEST_ROUND = 240.0  # seconds; what hangs for longer hangs for good
 _ENDED = ("WorkerDiedError", "TaskTimeoutError", "TaskKilledError")  # nothing of such a task may be left
 
 
