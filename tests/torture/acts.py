@@ -141,10 +141,9 @@ def use_up_the_memory():
         resource.setrlimit(resource.RLIMIT_AS, limits)
 
 
-def leave_then(reports, label, how, arguments=()):
-    """Start descendants, then end in this way."""
-    descendants.start(descendants.KINDS, label, reports)
-    report(reports, label)
+def leave_then(reports, label, gate, how, arguments=()):
+    """Start descendants, wait at the gate, then end in this way."""
+    tasks.work_then_wait(reports, label, gate, descendants.KINDS)
     globals()[how](*arguments)
 
 

@@ -7,7 +7,7 @@ import signal
 import pytest
 
 from safepool import WorkerDiedError
-from support import census, tasks
+from support import tasks
 from support.descendants import KINDS
 from support.handles import hold, none_alive
 from support.scenes import labels_of
@@ -25,28 +25,31 @@ ENDS = {
 
 
 @pytest.mark.parametrize("end", ENDS)
-def test_worker_that_ends_tells_how_and_takes_its_descendants_along(make_pool, meeting, make_gate, end):
+def test_worker_that_ends_tells_how_and_takes_its_descendants_along(make_pool, meeting, make_gate, stack, end):
     how, arguments, status = ENDS[end]
-    pool, gate = make_pool(2), make_gate()
-    neighbour = pool.submit(tasks.work_then_wait, meeting.path, "neighbour", gate.path)
+    pool, neighbours_gate, gate = make_pool(2), make_gate(), make_gate()
+    neighbour = pool.submit(tasks.work_then_wait, meeting.path, "neighbour", neighbours_gate.path)
     meeting.expect("neighbour")
-    victim = pool.submit(acts.leave_then, meeting.path, "victim", how, arguments)
-    pids = meeting.pids(labels_of("victim"))
+    victim = pool.submit(acts.leave_then, meeting.path, "victim", gate.path, how, arguments)
+    everybody = hold(meeting.pids(labels_of("victim")), stack)
+
+    gate.open()
 
     error = victim.exception(60)
 
     assert isinstance(error, WorkerDiedError)
-    assert (error.pid, error.exitcode) == (pids["victim"], status)
-    assert not [seen for seen in census.living() if seen.pid in pids.values()]
-    gate.open()
+    assert (error.pid, error.exitcode) == (everybody["victim"].pid, status)
+    none_alive(everybody)
+    neighbours_gate.open()
     assert neighbour.result(60) == meeting.expect("neighbour").pid
     assert pool.submit(tasks.square, 7).result(60) == 49
 
 
-def test_task_that_finds_no_memory_fails_and_its_worker_serves_on(make_pool, meeting, stack):
-    pool = make_pool(1)
-    task = pool.submit(acts.leave_then, meeting.path, "task", "use_up_the_memory")
+def test_task_that_finds_no_memory_fails_and_its_worker_serves_on(make_pool, meeting, make_gate, stack):
+    pool, gate = make_pool(1), make_gate()
+    task = pool.submit(acts.leave_then, meeting.path, "task", gate.path, "use_up_the_memory")
     everybody = hold(meeting.pids(labels_of("task")), stack)
+    gate.open()
 
     assert isinstance(task.exception(60), MemoryError)
 
