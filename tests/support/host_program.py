@@ -6,6 +6,7 @@ input ends, the test is gone, and the host leaves at once.
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import itertools
 import json
@@ -66,6 +67,10 @@ class Server:
     def do_reap_everything(self) -> None:
         """Take every exit status before anybody else can, as some libraries do."""
         threading.Thread(target=_reap, daemon=True).start()
+
+    def do_reap_in_a_handler(self) -> None:
+        """The same, in a handler of SIGCHLD."""
+        signal.signal(signal.SIGCHLD, _reap_now)
 
     def do_fork(self, label: str, holding: bool = False) -> None:
         """Fork a helper without exec. With ``holding``, instead one that keeps every descriptor over an exec."""
@@ -133,6 +138,12 @@ def _reap() -> None:
             os.waitpid(-1, 0)
         except ChildProcessError:
             time.sleep(0.001)
+
+
+def _reap_now(*_: object) -> None:
+    with contextlib.suppress(ChildProcessError):
+        while os.waitpid(-1, os.WNOHANG) != (0, 0):
+            pass
 
 
 def _fail() -> None:
