@@ -86,6 +86,9 @@ def allowed_outcomes(plan: Plan, task: Step) -> set[str]:
         names.add("WorkerDiedError")
     if starved:
         names.add("OSError")  # the task's own: its worker has been given the low limit
+    deadly = {fault.signal for fault in plan.faults if fault.target == "descendant"} & {"SIGKILL", "SIGTERM"}
+    if deadly and "daemon" in task["leave"]:
+        names.add("CalledProcessError")  # the program that makes a daemon of itself was struck before it was one
     if "SIGSTOP" in signals and task["kind"] == "stopped":
         names.add("value")  # continued, it returns
     if plan.options.get("soft_timeout") and task["timeout"]:
