@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import time
 
 import pytest
 
@@ -15,7 +14,7 @@ pytestmark = [pytest.mark.torture, pytest.mark.timeout(SECONDS + 300)]
 
 
 def test_random_rounds_are_judged_right_from_outside(measured):
-    campaign, seed = Campaign(), int(os.environ.get("CAMPAIGN_SEED", time.time_ns() // 1_000_000_000))
+    campaign, seed = Campaign(), int(os.environ.get("CAMPAIGN_SEED", "1"))
 
     campaign.run(SECONDS, seed)
 

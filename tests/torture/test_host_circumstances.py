@@ -19,7 +19,7 @@ from support import census
 from support.descendants import KINDS
 from support.eventually import eventually
 from support.handles import gone
-from support.scenes import STATUS, hang_everywhere, hold_janitor, labels_of, strike
+from support.scenes import STATUS, hang_everywhere, hold_janitor, labels_of, strike, workers_of
 
 pytestmark = [pytest.mark.torture, pytest.mark.timeout(240)]
 
@@ -73,11 +73,6 @@ def slow_start(folder):
     """
     (folder / "sitecustomize.py").write_text(textwrap.dedent(source))
     return os.pathsep.join([str(folder), *(entry for entry in sys.path if entry)])
-
-
-def workers_of(host):
-    found = [seen for seen in census.children_of(host.process.pid) if seen.sid == seen.pid]
-    return [seen for seen in found if "janitor_main" not in seen.command]
 
 
 def test_program_sigkilled_while_its_workers_import_it_leaves_nothing(make_program):

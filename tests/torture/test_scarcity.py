@@ -13,7 +13,7 @@ import pytest
 from support import census
 from support.eventually import eventually
 from support.handles import gone
-from support.scenes import hang_everywhere, strike
+from support.scenes import hang_everywhere, strike, workers_of
 from torture.users import AS_A_USER, NEEDS_ROOT
 
 pytestmark = [pytest.mark.torture, pytest.mark.timeout(180)]
@@ -51,11 +51,6 @@ NEEDS_X86 = pytest.mark.skipif(platform.machine() != "x86_64", reason="the numbe
 
 def without(number, error, argument=-1, value=0):
     return [sys.executable, "-c", _WITHOUT, str(number), str(argument), str(value), str(error)]
-
-
-def workers_of(host):
-    found = [seen for seen in census.children_of(host.process.pid) if seen.sid == seen.pid]
-    return [seen for seen in found if "janitor_main" not in seen.command]
 
 
 def only_worker(host):
