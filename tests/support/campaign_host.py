@@ -35,6 +35,7 @@ class Round:
         self.pool: SafeProcessPoolExecutor | None = None
         self.futures: dict[str, Future[Any]] = {}
         self.calls: dict[str, int] = {}
+        self.watched: set[str] = set()
         self.refused: dict[str, str] = {}
         self.cancelled: list[str] = []
         self.interrupted = False
@@ -93,6 +94,7 @@ class Round:
             return
         self.futures[name] = future
         future.add_done_callback(partial(self._note, name))
+        self.watched.add(name)  # unless Ctrl-C comes first: then nobody knows whether it is
 
     def _note(self, name: str, future: Future[Any]) -> None:
         self.calls[name] = self.calls.get(name, 0) + 1
@@ -177,7 +179,7 @@ def main(plan_path: str, reports: str, ledger: str, results: str) -> None:
     with contextlib.suppress(AssertionError):
         eventually(lambda: all(future.done() for _, future in pending), within=90)
     with contextlib.suppress(AssertionError):
-        eventually(lambda: all(this.calls.get(name) for name, _ in pending), within=10)
+        eventually(lambda: all(this.calls.get(name) for name in this.watched), within=30)
     steps = {step["label"]: step for step in plan.steps if step["do"] == "submit"}
     outcomes = {
         name: _describe(name, steps[name.split(".")[0]], future, this.calls.get(name, 0)) for name, future in pending
