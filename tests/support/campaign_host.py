@@ -101,6 +101,10 @@ class Round:
         with contextlib.suppress(OSError):  # where descriptors are short
             report(self.reports, f"{name}.settled", _name_of(future))
 
+    def told(self, name: str) -> int:
+        """How often its outcome was told; of one that is not surely watched, once will do."""
+        return self.calls.get(name, 0 if name in self.watched else 1)
+
     def _do_cancel(self, step: dict[str, Any]) -> None:
         for name, future in self._of(step):
             if future.cancel():
@@ -181,9 +185,7 @@ def main(plan_path: str, reports: str, ledger: str, results: str) -> None:
     with contextlib.suppress(AssertionError):
         eventually(lambda: all(this.calls.get(name) for name in this.watched), within=30)
     steps = {step["label"]: step for step in plan.steps if step["do"] == "submit"}
-    outcomes = {
-        name: _describe(name, steps[name.split(".")[0]], future, this.calls.get(name, 0)) for name, future in pending
-    }
+    outcomes = {name: _describe(name, steps[name.split(".")[0]], future, this.told(name)) for name, future in pending}
     this.futures.clear()
     pending.clear()
     with contextlib.suppress(AssertionError):
