@@ -37,11 +37,14 @@ class StartRecord:
     """The host makes one per worker and passes ``fd``; the worker attaches to it."""
 
     def __init__(self, fd: int | None = None) -> None:
-        if fd is None:
-            fd = os.memfd_create("safepool-start", os.MFD_CLOEXEC)
-            os.ftruncate(fd, _SIZE)
-        self.fd = fd
-        memory = memoryview(mmap.mmap(fd, _SIZE))
+        self.fd = os.memfd_create("safepool-start", os.MFD_CLOEXEC) if fd is None else fd
+        try:
+            if fd is None:
+                os.ftruncate(self.fd, _SIZE)
+            memory = memoryview(mmap.mmap(self.fd, _SIZE))  # which takes one more descriptor
+        except BaseException:
+            self.close()
+            raise
         self.ring = AnswerRing(memory[_WORDS:])
         self._number = memory[:8].cast("Q")
         self._instant = memory[8:16].cast("d")
