@@ -13,6 +13,7 @@ Behind the words lies the ring of answers (``ring``).
 
 from __future__ import annotations
 
+import fcntl
 import mmap
 import os
 import time
@@ -31,8 +32,10 @@ class StartRecord:
 
     def __init__(self, fd: int | None = None) -> None:
         if fd is None:
-            fd = os.memfd_create("safepool-start", os.MFD_CLOEXEC)
+            fd = os.memfd_create("safepool-start", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
             os.ftruncate(fd, _SIZE)
+            # A worker's mapping comes with a descriptor. What it cut off by that would be the end of who looks there.
+            fcntl.fcntl(fd, fcntl.F_ADD_SEALS, fcntl.F_SEAL_SHRINK)
         self.fd = fd
         memory = memoryview(mmap.mmap(fd, _SIZE))
         self.ring = AnswerRing(memory[_WORDS:])

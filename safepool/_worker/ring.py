@@ -35,7 +35,7 @@ class AnswerRing:
         self._read = words[1:2]  # likewise; by the host
         self._is_awake = words[2:3]  # by the host when it goes to sleep, by the worker when it wakes it
         self._data = memory[_WORDS:]
-        self._size = len(self._data)
+        self.size = len(self._data)  # bytes; no frame in it is larger
         self._fence = threading.Lock()
 
     # --- the worker's end ---
@@ -46,10 +46,10 @@ class AnswerRing:
             return False
         written = self._written[0]
         after = written + len(frame)
-        if after - self._read[0] > self._size:
+        if after - self._read[0] > self.size:
             return False
-        start = written % self._size
-        room = self._size - start
+        start = written % self.size
+        room = self.size - start
         self._data[start : start + len(frame)] = frame[:room]
         self._data[: max(0, len(frame) - room)] = frame[room:]
         self._order()
@@ -72,7 +72,7 @@ class AnswerRing:
         if read == written:
             return b""
         self._order()
-        start, end = read % self._size, written % self._size
+        start, end = read % self.size, written % self.size
         taken = bytes(self._data[start:end] if start < end else b"")
         if start >= end:
             taken = bytes(self._data[start:]) + bytes(self._data[:end])

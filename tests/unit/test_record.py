@@ -162,3 +162,13 @@ def test_limit_stands_before_the_number_that_it_belongs_to(monkeypatch: pytest.M
     record.warn(3, 1.5)
 
     assert seen == [None, None, None, (1.5, record.begun_at(3))]
+
+
+def test_record_cannot_be_cut_off_by_who_has_a_descriptor_of_it() -> None:
+    """Else the host's next look would be its end, by SIGBUS."""
+    record = StartRecord()
+    with pytest.raises(PermissionError):
+        os.ftruncate(record.fd, 0)
+    record.note(7)
+    assert record.begun_at(7) is not None
+    record.close()
