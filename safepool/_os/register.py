@@ -18,6 +18,7 @@ from safepool._os.process_tree import Leader
 __all__ = ["Register", "read_leaders"]
 
 _RECORD = struct.Struct("=QQ")  # pid, start; zeros are a free record
+_MOST_PIDS = 1 << 22  # numbers of processes are below that on every Linux
 
 
 class Register:
@@ -52,4 +53,4 @@ def read_leaders(fd: int) -> list[Leader]:
     size = os.fstat(fd).st_size
     content = os.pread(fd, size, 0)
     whole = len(content) - len(content) % _RECORD.size
-    return [Leader(pid, start) for pid, start in _RECORD.iter_unpack(content[:whole]) if pid]
+    return [Leader(pid, start) for pid, start in _RECORD.iter_unpack(content[:whole]) if 0 < pid <= _MOST_PIDS]
