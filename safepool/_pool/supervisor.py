@@ -241,6 +241,10 @@ class Supervisor:
             self._watch_worker(worker)
             self._watch.janitor()
 
+    def _give(self) -> None:
+        for worker in self._feeding.give():
+            self._end_spoilt(worker)
+
     def _kill_all(self) -> None:
         for worker in list(self._state.workers.values()):
             self._settle_accounts(worker)  # first: what goes back is cancelled with what waits
@@ -383,10 +387,11 @@ class Supervisor:
             self._end_spoilt(worker)
 
     def _end_spoilt(self, worker: Worker) -> None:
-        """Something beneath the worker has read what was meant for it: nobody knows any more what it runs."""
+        """Something beneath the worker has taken its part in the channel: nobody knows any more what it runs."""
         if not worker.is_spoilt:
             worker.is_spoilt = True
-            worker.verdict = worker.verdict or partial(outcomes.died, "Something had read what the pool sent it.")
+            detail = "Something had read what the pool sent it, or answered in its place."
+            worker.verdict = worker.verdict or partial(outcomes.died, detail)
             self._endings.end(worker)
 
     def _settle_accounts(self, worker: Worker) -> None:
@@ -403,7 +408,8 @@ class Supervisor:
         if worker.stuck_at is not None and worker.stuck_at <= now:
             begun = worker.begun_at()
             worker.stuck_at = now + STUCK
-            worker.is_stuck = now - (worker.handed + _STARVED if begun is None else begun) >= STUCK
+            latest = worker.handed + _STARVED
+            worker.is_stuck = now - (latest if begun is None else min(latest, begun)) >= STUCK
             if begun is None and worker.answers:
                 self._read(worker)  # for the last time: what comes before those answers is here, or was never begun
                 if worker.answers and worker.state is WorkerState.BUSY:
@@ -449,7 +455,7 @@ class Supervisor:
 
 
 _POOL_ACTIONS: dict[Do, Callable[[Supervisor], None]] = {
-    Do.GIVE: lambda self: self._feeding.give(),
+    Do.GIVE: Supervisor._give,
     Do.START: Supervisor._start,
     Do.KILL_ALL: Supervisor._kill_all,
     Do.MEASURE: lambda self: self._limits.measure(),

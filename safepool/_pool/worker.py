@@ -121,8 +121,8 @@ class Worker:
         return [*([] if self.task is None else [self.task]), *self.ahead]
 
     def note_pace(self, elapsed: float) -> None:
-        """Take note of how long a task took; a long one must not be taken for the rule."""
-        elapsed = min(elapsed, _LONG)
+        """Take note of how long a task took, as its worker says; a long one must not be taken for the rule."""
+        elapsed = min(_LONG, max(0.0, elapsed))  # in this order, which makes zero of what is no number
         self.pace = elapsed if self.pace is None else self.pace + (elapsed - self.pace) * _NEWEST
 
     def move(self, to: WorkerState, due: float | None = None) -> None:
