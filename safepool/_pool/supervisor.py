@@ -86,6 +86,8 @@ class Supervisor:
                 self._state.enqueue(*tasks)
                 return
             self._state.places.difference_update(task.number for task in tasks)
+            for task in tasks:
+                task.state = TaskState.SETTLED  # else who cancels it now takes it out of a queue that it is not in
         for task in tasks:
             if broken is None:  # a submit that was overtaken by the end of the pool
                 self._delivery.put(partial(outcomes.cancel, task, self._state.kill_reason or "shutdown"))
