@@ -170,7 +170,7 @@ class Endings:
             pid=worker.contained.pid,
             exitcode=worker.contained.exit_status(),
             ended=tuple(EndedProcess(*remains) for remains in worker.ending.ended),
-            elapsed=None if begun is None else worker.ended_at - begun,
+            elapsed=None if begun is None else max(0.0, worker.ended_at - begun),  # as the worker says
             stack=worker.stack.decode(errors="replace"),
             oom=_oom_since(worker.oom_kills),
         )

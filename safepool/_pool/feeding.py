@@ -54,8 +54,12 @@ class Feeding:
         self._delivery = delivery
         self._watch = watch
 
-    def give(self) -> None:
-        """Give waiting tasks to idle workers, and those that are left to busy ones, ahead."""
+    def give(self) -> list[Worker]:
+        """Give waiting tasks to idle workers, and those that are left to busy ones, ahead.
+
+        Returns:
+            Idle workers that have taken no tickets: they have answered without. Nothing can be given to them any more.
+        """
         orders: dict[Worker, list[Task]] = {}
         with self._lock:
             count = self._state.headcount()
@@ -64,8 +68,7 @@ class Feeding:
                     break
             if self._state.waiting_count and not self._state.to_start():
                 self._give_ahead(orders)
-        for worker, tasks in orders.items():
-            self._send(worker, tasks)
+        return [worker for worker, tasks in orders.items() if not self._send(worker, tasks)]
 
     def take_back(self, worker: Worker, but: Task | None = None) -> None:
         """Put what the worker has not begun back to where it came from; from here on, it begins nothing more.
@@ -149,9 +152,9 @@ class Feeding:
             if worker.calls_ahead and worker.stuck_at is None:
                 worker.stuck_at = time.monotonic() + STUCK
 
-    def _send(self, worker: Worker, tasks: list[Task]) -> None:
+    def _send(self, worker: Worker, tasks: list[Task]) -> bool:
         if not tasks:
-            return
+            return True
         for task in tasks:
             if task.loan is not None:
                 worker.channel.lend(task.loan)
@@ -165,6 +168,8 @@ class Feeding:
                     self._put_back(worker, task)
                 if worker.task is None:
                     self._state.rest(worker)
+                    return False
+        return True
 
     def _kind_of(self, task: Task) -> Kind:
         if isinstance(task, Bundle):

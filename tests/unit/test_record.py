@@ -230,3 +230,13 @@ def test_stop_is_for_one_bundle() -> None:
     assert not record.may_go_on(7, 9)
     assert record.may_go_on(100, 100)
     assert record.stop(100) == 100
+
+
+def test_record_cannot_be_cut_off_by_who_has_a_descriptor_of_it() -> None:
+    """Else the host's next look would be its end, by SIGBUS."""
+    record = StartRecord()
+    with pytest.raises(PermissionError):
+        os.ftruncate(record.fd, 0)
+    record.note(7)
+    assert record.begun_at(7) is not None
+    record.close()
