@@ -49,6 +49,7 @@ _MOVES = {
 }
 _LONG = 0.01  # seconds; what takes longer is never sent ahead anyway
 _NEWEST = 1 / 8  # the weight of the last task in the pace
+_PLACES = {state: place for place, state in enumerate(_S, 1)}
 RUNNING = frozenset({_S.BUSY, _S.SWEEPING, _S.DUMPING, _S.STOPPING})
 
 
@@ -119,6 +120,11 @@ class Worker:
     def sent(self) -> list[Task]:
         """Return the tasks that it has been given and not answered, in their order."""
         return [*([] if self.task is None else [self.task]), *self.ahead]
+
+    def tell(self) -> None:
+        """Write down, for whoever looks from outside, what it is at."""
+        number = 0 if self.task is None else self.task.number
+        self.record.tell(_PLACES[self.state], self.runs, number, self.handed, self.due or 0.0)
 
     def note_pace(self, elapsed: float) -> None:
         """Take note of how long a task took; a long one must not be taken for the rule."""

@@ -5,6 +5,10 @@ matters: at a deadline, and at a death, where it tells a task that was running f
 begun. Which task has used up its soft timeout is written by the host before it signals the worker: a signal that comes
 late, when the next task runs, is thereby known to mean another.
 
+What the host knows besides (what the worker is at, until when) it writes down when it goes to sleep, for whoever looks
+at the pool from outside (``read_words``): any process of the same user can open the memory under /proc/PID/fd, where
+it stays, since ``mmap`` keeps a descriptor of its own.
+
 Facts: an aligned word is written and read whole on every machine that CPython runs on; what belongs to a number is
 written before the number, so a number that matches comes with its own. CLOCK_MONOTONIC is the same in all processes.
 
@@ -15,13 +19,20 @@ from __future__ import annotations
 
 import mmap
 import os
+import struct
 import time
 
+from safepool._plain import NamedTuple
 from safepool._worker.ring import AnswerRing
 
-__all__ = ["StartRecord"]
+__all__ = ["NAME", "StartRecord", "Words", "read_words"]
 
-_WORDS = 64  # bytes: the words, and room up to where the ring begins
+NAME = "safepool-start"
+_WORDS = 128  # bytes: the words, and room up to where the ring begins
+_OWN = struct.Struct("=Qd16xQ")  # number, instant, what the host has warned of, pid; the worker's
+_TOLD = struct.Struct("=QQQdd")  # state, runs, task, handed, due; the host's
+_TOLD_AT = 64
+_MOST_LOOKS = 100
 _RING = 64 + (1 << 16)  # bytes: the ring's own words, and room for a thousand small answers
 _SIZE = _WORDS + _RING
 
@@ -31,7 +42,7 @@ class StartRecord:
 
     def __init__(self, fd: int | None = None) -> None:
         if fd is None:
-            fd = os.memfd_create("safepool-start", os.MFD_CLOEXEC)
+            fd = os.memfd_create(NAME, os.MFD_CLOEXEC)
             os.ftruncate(fd, _SIZE)
         self.fd = fd
         memory = memoryview(mmap.mmap(fd, _SIZE))
@@ -40,10 +51,16 @@ class StartRecord:
         self._instant = memory[8:16].cast("d")
         self._warned = memory[16:24].cast("Q")
         self._limit = memory[24:32].cast("d")
+        self._pid = memory[32:40].cast("Q")
+        self._told = memory[_TOLD_AT : _TOLD_AT + _TOLD.size]
 
     def close(self) -> None:
         """Close the descriptor; the memory stays for as long as the object does."""
         os.close(self.fd)
+
+    def claim(self) -> None:
+        """In the worker: say whose record it is; a worker that is a host itself has those of its own workers, too."""
+        self._pid[0] = os.getpid()
 
     def note(self, number: int) -> float:
         """In the worker: the task of this number begins now; return when that is."""
@@ -60,9 +77,43 @@ class StartRecord:
         self._limit[0] = limit
         self._warned[0] = number
 
+    def tell(self, state: int, runs: int, task: int, handed: float, due: float) -> None:
+        """In the host: write down what it knows, as in ``Words``; zeros where there is nothing to know."""
+        _TOLD.pack_into(self._told, 0, state, runs, task, handed, due)
+
     def warning(self) -> tuple[float, float] | None:
         """In the worker: return soft timeout and start of the task that began last, if that is the one warned of."""
         number = self._warned[0]
         if not number or number != self._number[0]:  # 0 is the initializer, which nobody warns
             return None
         return self._limit[0], self._instant[0]
+
+
+class Words(NamedTuple):
+    """What stands in a record at one moment; instants are monotonic seconds, 0 is none."""
+
+    number: int  # of the task that the worker began last
+    begun: float
+    pid: int  # of the worker, as it sees itself
+    state: int  # of the worker, when the host last went to sleep: its place in ``WorkerState``, from 1 on
+    runs: int  # tasks given to it
+    task: int  # the one that it was given
+    handed: float  # when that was
+    due: float  # when something must happen to it
+
+
+def read_words(fd: int) -> Words | None:
+    """Return what stands in the record of another process, whole; None if it is none, or changes all the time.
+
+    Raises:
+        OSError: It cannot be read.
+    """
+    before = b""
+    for _ in range(_MOST_LOOKS):
+        words = os.pread(fd, _TOLD_AT + _TOLD.size, 0)
+        if words == before:
+            return Words(*_OWN.unpack_from(words), *_TOLD.unpack_from(words, _TOLD_AT))
+        if len(words) < _TOLD_AT + _TOLD.size:
+            return None
+        before = words
+    return None

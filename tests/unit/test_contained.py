@@ -17,7 +17,7 @@ import pytest
 from safepool._os import contained as contained_module
 from safepool._os.contained import ContainedProcess, spawn
 from safepool._os.janitor import Janitor, janitor
-from safepool._os.marker import host_marker
+from safepool._os.marker import host_marker, marker_value
 from safepool._os.register import read_leaders
 from safepool._worker.boot import STACK_SIGNAL
 from safepool._worker.launch import Preparation, launch
@@ -72,7 +72,7 @@ def test_contained_process_has_session_group_and_marker_of_its_own(
     assert seen is not None
     assert (seen.ppid, seen.pgid, seen.sid) == (os.getpid(), contained.pid, contained.pid)
     assert contained.marker.startswith(f"{host_marker()}_")
-    assert f"{contained.marker}=1".encode() in census.environment_of(contained.pid).split(b"\0")
+    assert f"{contained.marker}={marker_value()}".encode() in census.environment_of(contained.pid).split(b"\0")
     assert not contained.has_ended()
 
 
