@@ -187,6 +187,7 @@ def spawn(
         lifeline.close()  # fires: a process that was started half-way goes with it
         switch.close()
         if started is not None:
+            started.kill()  # where it is the arming that failed, nothing has fired
             started.wait()
         raise
     started.returncode = 0  # we wait for it by pidfd: keep Popen from doing so, and from warning that it did not

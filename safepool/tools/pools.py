@@ -1,8 +1,8 @@
 """How are the pools of this user? Their hosts, workers, tasks, and what runs beneath them, as seen from outside.
 
 What a worker is at stands in the record that it shares with its host (``_worker.record``). It is read through the
-host's descriptors: a task may close those of its worker. The host writes into it when it goes to sleep, so one that
-never does, for all its short tasks, shows what was so a moment ago.
+host's descriptors: one look at these is enough for all its workers, and no task can close them. The host writes into
+the record when it goes to sleep, so one that never does, for all its short tasks, shows what was so a moment ago.
 
 Facts: a memfd can be opened anew under /proc/PID/fd by any process of the same user, unless the process is not dumpable
 (ptrace(2), PTRACE_MODE_READ; Yama restricts attaching only).

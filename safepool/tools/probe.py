@@ -47,4 +47,4 @@ class Probe:
         try:
             return self.attempt()
         except (OSError, AttributeError) as error:  # an interpreter may lack a call, too
-            return Finding(MISSING, f"{type(error).__name__}: {error}")
+            return Finding(MISSING, str(error))

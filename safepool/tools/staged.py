@@ -82,7 +82,9 @@ class Program:
             ready, _, _ = select.select([self._process.stdout], [], [], max(0.0, deadline - time.monotonic()))
             piece = os.read(self._process.stdout.fileno(), 4096) if ready else b""
             if not piece:
-                raise TimeoutError(f"a process that was started for it did not say {missing[0]!r}{self._complaint()}")
+                raise TimeoutError(
+                    self._complaint() or f"a process that was started for it never came to {missing[0]!r}"
+                )
             self._heard += piece
 
     def release(self) -> None:
@@ -111,7 +113,7 @@ class Program:
         os.set_blocking(self._process.stderr.fileno(), False)
         lines = (self._process.stderr.read() or b"").decode(errors="replace").split("\n")
         last = next((line for line in reversed(lines) if line.strip()), "")
-        return f", but: {last.strip()}" if last else ""
+        return last.strip()
 
 
 class Held:

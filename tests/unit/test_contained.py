@@ -17,6 +17,7 @@ import pytest
 from safepool._os import contained as contained_module
 from safepool._os.contained import ContainedProcess, spawn
 from safepool._os.janitor import Janitor, janitor
+from safepool._os.lifeline import ArmedPipe
 from safepool._os.marker import host_marker, marker_value
 from safepool._os.register import read_leaders
 from safepool._worker.boot import STACK_SIGNAL
@@ -187,6 +188,22 @@ def test_process_that_was_started_half_way_is_ended_and_costs_nothing(
     assert census.look_at(handles["first"].pid) is None, "it was not reaped"
     assert read_leaders(janitor()._register.fd) == leaders
     assert len(census.open_files()) == files + len(handles)
+
+
+def test_process_whose_lifeline_cannot_be_armed_is_ended_and_not_waited_for(
+    brood: Brood, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A kernel that lacks F_SETSIG: closing the pipe ends nobody."""
+
+    def refuse(_: ArmedPipe, __: int) -> None:
+        handles.update(brood.hold("first"))
+        raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))
+
+    handles = {}  # type: ignore[var-annotated]
+    monkeypatch.setattr(ArmedPipe, "arm", refuse)
+    with pytest.raises(OSError, match=os.strerror(errno.EINVAL)):
+        spawn(lambda *_: [sys.executable, "-I", "-S", "-c", brood.text("say('first'); stay()")], {})
+    gone(handles)
 
 
 def test_process_that_the_kernel_reaped_at_once_is_an_error_and_costs_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
