@@ -99,7 +99,7 @@ def _condemn(found: Scan, ancestors: set[int], only: int | None) -> tuple[set[in
         }
         spared = found.marked.keys() - over
         rows = [row for row in found.rows.values() if not row.is_dead and row.pid not in spared | ancestors]
-        grown = with_descendants(over - ancestors, rows)
+        grown = with_descendants(over - ancestors | {row.pid for row in rows if row.session in over}, rows)
         if grown == condemned:
             return condemned, spared
         condemned = grown

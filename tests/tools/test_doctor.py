@@ -237,6 +237,14 @@ def test_program_that_never_comes_to_the_point_is_given_up_with_those_beneath_it
     handle.close()
 
 
+def test_program_that_does_not_wait_for_its_end_is_ended() -> None:
+    with staged.Program("say('one', os.getpid())\nwhile True: pass") as program:
+        handle = Handle(program.hear("one")["one"])
+        assert handle.alive()
+    assert not handle.alive()
+    handle.close()
+
+
 def test_program_that_fails_is_told_by_its_last_words() -> None:
     complaint = pytest.raises(TimeoutError, match=r"^LookupError: no such luck$")
     with staged.Program("raise LookupError('no such luck')") as program, complaint:

@@ -17,7 +17,7 @@ import pytest
 from safepool._os.marker import namespaces
 from safepool._worker.record import Words
 from safepool.cli import main
-from safepool.tools import pools
+from safepool.tools import marked, pools
 from safepool.tools.pools import Host as Seen
 from safepool.tools.pools import Worker, look
 from support import census
@@ -192,25 +192,38 @@ def test_looking_again_and_again_while_processes_come_and_go_shows_the_pool_each
 
 
 @contextlib.contextmanager
-def claiming(value: str) -> Iterator[int]:
-    """A process that carries a marker with this value."""
-    marker = f"SAFEPOOL_{os.urandom(16).hex()}_1"
-    with subprocess.Popen(["sleep", "900"], env={**os.environ, marker: value}) as process:
+def claiming(*values: str) -> Iterator[int]:
+    """A process that carries markers with these values."""
+    markers = {f"SAFEPOOL_{os.urandom(16).hex()}_1": value for value in values}
+    with subprocess.Popen(["sleep", "900"], env={**os.environ, **markers}) as process:
         try:
-            eventually(lambda: census.carrying(marker))
+            eventually(lambda: all(census.carrying(marker) for marker in markers))
             yield process.pid
         finally:
             process.kill()
 
 
-def test_processes_whose_host_is_gone_or_elsewhere_are_counted() -> None:
+def test_processes_whose_host_is_gone_or_elsewhere_are_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Those that are beneath a host that lives, too, are shown with it."""
     pids, times = namespaces()
     row = census.look_at(os.getpid())
     assert row is not None
-    with claiming(f"{os.getpid()}.{row.started - 1}.{pids}.{times}"):
-        assert look().left_behind >= 1
-    with claiming(f"{os.getpid()}.{row.started}.{pids + 1}.{times}"):
-        assert look().elsewhere >= 1
+    alive, gone, elsewhere = (
+        f"{os.getpid()}.{row.started}.{pids}.{times}",
+        f"{os.getpid()}.{row.started - 1}.{pids}.{times}",
+        f"{os.getpid()}.{row.started}.{pids + 1}.{times}",
+    )
+    for values, counts in [
+        ([gone], (1, 0)),
+        ([elsewhere], (0, 1)),
+        ([gone, elsewhere], (0, 1)),
+        ([alive, gone], (0, 0)),
+        ([alive, elsewhere], (0, 0)),
+    ]:
+        with claiming(*values) as pid, monkeypatch.context() as patch:
+            patch.setattr(marked, "list_pids", lambda pid=pid: {pid})
+            seen = look()
+        assert (seen.left_behind, seen.elsewhere) == counts, values
 
 
 # --- what stands in a record ---

@@ -17,7 +17,7 @@ import pytest
 from safepool._os.marker import namespaces
 from safepool._os.process_tree import TreeEnding
 from safepool.cli import main
-from safepool.tools.leftbehind import find
+from safepool.tools.leftbehind import end, find
 from support import census
 from support.descendants import ESCAPING
 from support.eventually import eventually
@@ -178,6 +178,41 @@ def test_number_of_the_host_that_another_process_has_now_does_not_save_what_it_l
         gone({"left": left})
 
 
+def test_orphan_in_the_session_of_a_process_left_behind_goes_with_it(number_of_the_dead: int) -> None:
+    """It has no marker and no parent."""
+    marker = {f"{TOKEN}_1": f"{number_of_the_dead}.{AGES_AGO}.{HERE}"}
+    with subprocess.Popen(
+        ["sh", "-c", "(env -i sleep 900 &); exec sleep 901"], env={**os.environ, **marker}, start_new_session=True
+    ) as leader:
+        orphan = eventually(
+            lambda: [
+                seen
+                for seen in census.in_session(leader.pid)
+                if seen.command == "sleep 900" and seen.ppid != leader.pid and not census.environment_of(seen.pid)
+            ]
+        )[0]
+        eventually(lambda: census.environment_of(leader.pid))
+        with Handle(orphan.pid) as handle:
+            assert condemned(number_of_the_dead) == {leader.pid, orphan.pid}
+            assert reap(number_of_the_dead) == 0
+            gone({"orphan": handle})
+
+
+def test_what_another_dead_host_has_left_is_not_asked_for(number_of_the_dead: int) -> None:
+    other = f"{number_of_the_dead}.{AGES_AGO + 1}.{HERE}"
+    me = census.look_at(os.getpid())
+    assert me is not None
+    with (
+        stranger({f"{TOKEN}_1": f"{me.pid}.{AGES_AGO}.{HERE}"}) as left,
+        stranger({f"SAFEPOOL_{os.urandom(16).hex()}_1": other}) as spared,
+    ):
+        assert condemned(me.pid) == {left.pid}
+        assert {process.pid for process in find().processes} >= {left.pid, spared.pid}
+        assert reap(me.pid) == 0
+        gone({"left": left})
+        assert spared.alive()
+
+
 # --- whoever must not be touched ---
 
 
@@ -196,7 +231,30 @@ def test_claim_on_a_dead_host_cannot_be_told_from_the_truth(number_of_the_dead: 
 
 
 def test_process_that_is_beneath_a_living_host_as_well_is_its_business(number_of_the_dead: int) -> None:
-    """With whoever descends from it, and carries no marker."""
+    """With whoever descends from it, and carries no marker; and though its parent is left behind."""
+    me = census.look_at(os.getpid())
+    assert me is not None
+    variables = {
+        f"{TOKEN}_1": f"{number_of_the_dead}.{AGES_AGO}.{HERE}",
+        f"SAFEPOOL_{os.urandom(16).hex()}_1": f"{me.pid}.{me.started}.{HERE}",
+    }
+    inner = "env " + " ".join(f"{name}={value}" for name, value in variables.items()) + ' sh -c "env -i sleep 900; :"'
+    marker = {f"{TOKEN}_2": f"{number_of_the_dead}.{AGES_AGO}.{HERE}"}
+    with subprocess.Popen(["sh", "-c", f"{inner}; :"], env={**os.environ, **marker}) as left:
+        (shell,) = eventually(lambda: [seen for seen in census.children_of(left.pid) if "env -i" in seen.command])
+        (child,) = eventually(lambda: [seen for seen in census.children_of(shell.pid) if seen.command == "sleep 900"])
+        with Handle(child.pid) as handle, Handle(shell.pid) as its_parent:
+            assert condemned(number_of_the_dead) == {left.pid}
+            assert reap(number_of_the_dead) == 0
+            assert left.wait(30) == -signal.SIGKILL
+            assert handle.alive()
+            assert its_parent.alive()
+            handle.send(signal.SIGKILL)
+            gone({"child": handle, "its parent": its_parent})
+
+
+def test_process_that_is_started_meanwhile_by_one_that_is_spared_is_spared(number_of_the_dead: int) -> None:
+    """1. We have looked. 2. It starts a child, which has both of its markers. 3. We end those of the first."""
     me = census.look_at(os.getpid())
     assert me is not None
     variables = {
@@ -205,15 +263,20 @@ def test_process_that_is_beneath_a_living_host_as_well_is_its_business(number_of
     }
     with (
         stranger({f"{TOKEN}_2": f"{number_of_the_dead}.{AGES_AGO}.{HERE}"}) as left,
-        subprocess.Popen(["sh", "-c", "env -i sleep 900 & wait"], env={**os.environ, **variables}) as shell,
+        subprocess.Popen(["sh", "-c", "read go; sleep 900; :"], env={**os.environ, **variables}, stdin=-1) as shell,
     ):
+        eventually(lambda: TOKEN.encode() in census.environment_of(shell.pid))
+        looked = find(number_of_the_dead)
+        assert [process.pid for process in looked.processes] == [left.pid]
+        assert shell.stdin is not None
+        shell.stdin.write(b"go\n")
+        shell.stdin.flush()
         (child,) = eventually(lambda: [seen for seen in census.children_of(shell.pid) if seen.command == "sleep 900"])
         with Handle(child.pid) as handle:
-            assert reap(number_of_the_dead) == 0
+            assert end(looked) == ()
             gone({"left": left})
             assert handle.alive()
-            assert shell.poll() is None
-            handle.send(signal.SIGKILL)  # and the shell, which waits for it, leaves
+            handle.send(signal.SIGKILL)
 
 
 @pytest.mark.parametrize(
@@ -257,8 +320,8 @@ def test_process_of_another_user_is_spared(number_of_the_dead: int) -> None:
 def test_reaping_from_within_what_was_left_behind_spares_itself_and_its_ancestors(number_of_the_dead: int) -> None:
     """A shell that a task had started, in which somebody asks."""
     claim = f"{number_of_the_dead}.{AGES_AGO}.{HERE}"
-    source = '"$0" -m safepool reap --host "$1"; echo "and goes on"'
-    command = ["sh", "-c", source, sys.executable, str(number_of_the_dead)]
+    source = '"$0" -m safepool reap --host "$1"; :'
+    command = ["sh", "-c", f"sh -c '{source}' \"$@\"; echo and goes on", "sh", sys.executable, str(number_of_the_dead)]
     with stranger({f"{TOKEN}_2": claim}) as left:
         done = subprocess.run(
             command,
