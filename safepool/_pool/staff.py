@@ -108,6 +108,7 @@ class Staff:
                 fds = (theirs.fileno(), channel.their_tickets.fileno(), record.fd)
                 process = WorkerProcess(number, fds, f"SafeProcessPoolWorker-{self._count}")
                 contained = launch(process, self._preparation, settings.environment, (*fds, *settings.inherited_fds))
+            record.assign(contained.pid)
             record.close()
             undo.pop_all()
         return Worker(self._count, contained, channel, record, oom_kill_count(), id=number)

@@ -29,8 +29,8 @@ __all__ = ["NAME", "StartRecord", "Words", "read_words"]
 
 NAME = "safepool-start"
 _WORDS = 128  # bytes: the words, and room up to where the ring begins
-_OWN = struct.Struct("=Qd16xQ")  # number, instant, what the host has warned of, pid; the worker's
-_TOLD = struct.Struct("=QQQdd")  # state, runs, task, handed, due; the host's
+_OWN = struct.Struct("=Qd16xQ")  # number, instant, (what the host has warned of,) pid
+_TOLD = struct.Struct("=QQQdd")  # state, runs, task, handed, due
 _TOLD_AT = 64
 _MOST_LOOKS = 100
 _RING = 64 + (1 << 16)  # bytes: the ring's own words, and room for a thousand small answers
@@ -58,10 +58,6 @@ class StartRecord:
         """Close the descriptor; the memory stays for as long as the object does."""
         os.close(self.fd)
 
-    def claim(self) -> None:
-        """In the worker: say whose record it is; a worker that is a host itself has those of its own workers, too."""
-        self._pid[0] = os.getpid()
-
     def note(self, number: int) -> float:
         """In the worker: the task of this number begins now; return when that is."""
         self._instant[0] = now = time.monotonic()
@@ -76,6 +72,10 @@ class StartRecord:
         """In the host: the task of this number has run for its soft timeout, so many seconds."""
         self._limit[0] = limit
         self._warned[0] = number
+
+    def assign(self, pid: int) -> None:
+        """In the host: say whose record it is; it has those of all its workers, and may be a worker itself."""
+        self._pid[0] = pid
 
     def tell(self, state: int, runs: int, task: int, handed: float, due: float) -> None:
         """In the host: write down what it knows, as in ``Words``; zeros where there is nothing to know."""
@@ -94,7 +94,7 @@ class Words(NamedTuple):
 
     number: int  # of the task that the worker began last
     begun: float
-    pid: int  # of the worker, as it sees itself
+    pid: int  # of the worker
     state: int  # of the worker, when the host last went to sleep: its place in ``WorkerState``, from 1 on
     runs: int  # tasks given to it
     task: int  # the one that it was given

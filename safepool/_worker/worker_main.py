@@ -55,7 +55,6 @@ class WorkerProcess(SpawnProcess):
         with socket.socket(fileno=channel_fd) as channel, socket.socket(fileno=tickets_fd) as tickets:
             record = StartRecord(record_fd)
             record.close()
-            record.claim()
             _Server(channel, tickets, record).serve()
 
 

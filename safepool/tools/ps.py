@@ -69,15 +69,15 @@ def _render(overview: Overview, *, with_trees: bool) -> str:
     if overview.left_behind:
         lines.append(f"left behind by pools whose host is gone: {overview.left_behind} (safepool reap --dry-run)")
     if overview.elsewhere:
-        lines.append(f"of pools whose host cannot be seen from here (a container's, perhaps): {overview.elsewhere}")
+        lines.append(f"of pools whose host cannot be told from here (a container's, perhaps): {overview.elsewhere}")
     return "\n".join(lines).rstrip() + "\n"
 
 
 def _lines_of(host: Host, *, with_trees: bool) -> Iterator[str]:
-    from safepool.tools.units import duration, size
+    from safepool.tools.units import duration, printable, size
 
     use = f"{size(host.memory)}, {duration(host.cpu)} of CPU"
-    yield f"host {host.pid}{' (stopped)' if host.is_stopped else ''}: {host.command}  [{use}]"
+    yield f"host {host.pid}{' (stopped)' if host.is_stopped else ''}: {printable(host.command)}  [{use}]"
     table = [_HEAD, *(_cells(worker) for worker in host.workers)]
     widths = [max(len(row[column]) for row in table) for column in range(len(_HEAD))]
     for row, worker in zip(table, (None, *host.workers), strict=True):
@@ -112,9 +112,9 @@ def _tree(pid: int, worker: Worker, indent: str) -> Iterator[str]:
 
 
 def _line(below: Below) -> str:
-    from safepool.tools.units import duration, size
+    from safepool.tools.units import duration, printable, size
 
-    return f"{below.pid} {below.command}  [{size(below.memory)}, {duration(below.cpu)} of CPU]"
+    return f"{below.pid} {printable(below.command)}  [{size(below.memory)}, {duration(below.cpu)} of CPU]"
 
 
 def _as_json(overview: Overview) -> dict[str, Any]:

@@ -1,8 +1,8 @@
-"""Sizes and times as people read them."""
+"""Sizes, times and commands as people read them."""
 
 from __future__ import annotations
 
-__all__ = ["duration", "size"]
+__all__ = ["duration", "printable", "size"]
 
 _UNITS = ("B", "KiB", "MiB", "GiB", "TiB")
 
@@ -23,3 +23,8 @@ def duration(seconds: float) -> str:
     if abs(minutes) < 60:  # noqa: PLR2004
         return f"{minutes} min {rest} s"
     return f"{minutes // 60} h {minutes % 60} min"
+
+
+def printable(command: str) -> str:
+    """Return a command line as one line; whoever names a process does not command the terminal."""
+    return "".join(character if character.isprintable() else "?" for character in command)

@@ -170,7 +170,7 @@ def test_limit_stands_before_the_number_that_it_belongs_to(monkeypatch: pytest.M
 
 def test_what_worker_and_host_write_is_read_by_whoever_opens_the_memory() -> None:
     record = StartRecord()
-    record.claim()
+    record.assign(os.getpid())
     begun = record.note(3)
     record.tell(state=3, runs=9, task=3, handed=1.5, due=2.5)
     found = next(
@@ -198,7 +198,7 @@ def test_what_the_host_tells_leaves_clock_and_warning_alone() -> None:
     begun = record.note(3)
     record.warn(3, 1.5)
     record.tell(2**64 - 1, 2**64 - 1, 2**64 - 1, 1e300, 1e300)
-    record.claim()
+    record.assign(os.getpid())
     assert record.begun_at(3) == begun
     assert record.warning() == (1.5, begun)
     assert record.ring.take() == b""
