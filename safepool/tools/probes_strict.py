@@ -5,7 +5,6 @@ It is not in this release. So these say what would be possible here, and none of
 
 from __future__ import annotations
 
-import contextlib
 import os
 
 from safepool.tools.probe import MISSING, OK, STRICT_TIER, Finding, Probe
@@ -29,6 +28,21 @@ if not os.fork():
 os.wait()
 os.close(go)
 os.wait()
+"""
+# Makes the group, and removes it when the one process that is to be in it is gone, whatever happens to the doctor.
+_GROUP = """
+try:
+    os.mkdir({group!r})
+except OSError as error:
+    say("refusal", error.errno)
+    sys.exit()
+say("refusal", 0)
+member = os.fork()
+if not member:
+    say("member", os.getpid())
+    stay()
+os.waitpid(member, 0)
+os.rmdir({group!r})
 """
 _NAMESPACE = """
 import ctypes
@@ -61,20 +75,18 @@ def _cgroup() -> Finding:
     if own is None:
         return Finding(MISSING, "no cgroup v2 is mounted that this process is in")
     group = os.path.join(own, f"safepool-doctor-{os.getpid()}")
-    try:
-        os.mkdir(group)
-    except OSError as error:
-        return Finding(MISSING, f"no group can be made in {own}: {error.strerror}")
-    try:
-        with Program("say('here', 1); stay()") as program:
-            program.hear("here")
-            with Held([program.pid]) as held:
-                _write(f"{group}/cgroup.procs", str(program.pid))
+    with Program(_GROUP.format(group=group)) as program:
+        if refusal := program.hear("refusal")["refusal"]:
+            return Finding(MISSING, f"no group can be made in {own}: {os.strerror(refusal)}")
+        member = program.hear("member")["member"]
+        try:
+            with Held([member]) as held:
+                _write(f"{group}/cgroup.procs", str(member))
                 _write(f"{group}/cgroup.kill", "1")
                 took = held.milliseconds_until_dead()
-    finally:
-        with contextlib.suppress(OSError):  # somebody else has put a process into it
-            os.rmdir(group)
+        finally:
+            program.release()
+            program.wait()  # until it has removed the group
     if took is None:
         return Finding(MISSING, "a process outlived cgroup.kill of its group")
     return Finding(OK, f"made a group, and ended a process by its cgroup.kill in {took:.1f} ms")

@@ -272,5 +272,35 @@ def test_probe_costs_no_descriptor_and_leaves_no_process(probe: Probe) -> None:
 def test_probe_of_groups_leaves_none(measured: Callable[[str, object], None]) -> None:
     (probe,) = [probe for probe in PROBES if probe.name == "cgroup"]
     measured("cgroup", probe.run().found)
+    assert groups_of(os.getpid()) == []
+
+
+def test_group_of_a_doctor_that_is_killed_is_removed(mark: str) -> None:
+    """1. There is a group, and a process that is to be in it. 2. The doctor is killed."""
     own = probes_strict._own_group()
-    assert own is None or [name for name in os.listdir(own) if name.startswith("safepool-doctor-")] == []
+    if own is None or not os.access(own, os.W_OK):
+        pytest.skip("no group can be made here")
+    with subprocess.Popen([sys.executable, "-c", _STUCK], env=environment(mark), stdin=-1, stdout=-1) as stuck:
+        assert stuck.stdout is not None
+        stuck.stdout.readline()
+        assert len(groups_of(stuck.pid)) == 1
+        stuck.kill()
+    eventually(lambda: groups_of(stuck.pid) == [])
+
+
+# The doctor comes as far as to move the process.
+_STUCK = """
+from safepool.tools import probes_strict
+
+def wait(*_):
+    print("here", flush=True)
+    input()
+
+probes_strict._write = wait
+probes_strict._cgroup()
+"""
+
+
+def groups_of(pid: int) -> list[str]:
+    own = probes_strict._own_group()
+    return [] if own is None else [name for name in os.listdir(own) if name == f"safepool-doctor-{pid}"]
