@@ -17,7 +17,7 @@ from safepool._os.control_group import ControlGroup, house_of_this_process, new_
 from safepool._os.environment import snapshot
 from safepool._os.janitor import janitor
 from safepool._os.lifeline import ArmedPipe
-from safepool._os.marker import next_worker_marker
+from safepool._os.marker import marker_value, next_worker_marker
 from safepool._os.process_table import list_rows, read_row
 from safepool._os.process_tree import Leader, TreeEnding
 from safepool._os.tree_members import TreeMembers
@@ -197,7 +197,7 @@ def spawn(
             stdin=subprocess.DEVNULL,
             start_new_session=True,  # atomic, before exec: setpgid from here would come too late (EACCES)
             pass_fds=(lifeline.read_fd, switch.write_fd, *pass_fds),
-            env={**snapshot(), **environment, marker: "1"},
+            env={**snapshot(), **environment, marker: marker_value()},
         )
         lifeline.arm(started.pid)
         if group is not None:
@@ -207,6 +207,7 @@ def spawn(
         lifeline.close()  # fires: a process that was started half-way goes with it
         switch.close()
         if started is not None:
+            started.kill()  # where it is the arming that failed, nothing has fired
             started.wait()
         if group is not None:
             group.remove()
