@@ -12,11 +12,13 @@ from collections.abc import Sequence
 from typing import NoReturn
 
 from safepool.bench import command as bench
+from safepool.run import command as run
 
 __all__ = ["main"]
 
 _COMMANDS = {
     "bench": (bench, "measure this library and others at the same work"),
+    "run": (run, "run a command of which nothing is left, whoever dies"),
 }
 
 

@@ -17,7 +17,7 @@ import select
 import signal
 import struct
 
-__all__ = ["has_ended", "is_unreaped_child", "open_pidfd", "read_exit_status", "reap", "send_signal"]
+__all__ = ["has_ended", "is_unreaped_child", "open_pidfd", "read_exit_status", "read_stop", "reap", "send_signal"]
 
 _LONGEST_POLL = 2**31 - 1  # milliseconds, 24 days: poll takes no more
 
@@ -70,6 +70,15 @@ def read_exit_status(pidfd: int) -> int | None:
     if end is None:
         return None
     return end.si_status if end.si_code == os.CLD_EXITED else -end.si_status
+
+
+def read_stop(pidfd: int) -> int | None:
+    """Return the signal by which a child was stopped since this was last asked, if it was."""
+    try:
+        stop = os.waitid(os.P_PIDFD, pidfd, os.WSTOPPED | os.WNOHANG)
+    except ChildProcessError:
+        return None
+    return None if stop is None else stop.si_status
 
 
 def reap(pidfd: int) -> None:
