@@ -62,16 +62,17 @@ class SignalInbox:
         fcntl.fcntl(fd, fcntl.F_SETOWN, os.getpid())
         fcntl.fcntl(fd, fcntl.F_SETFL, fcntl.fcntl(fd, fcntl.F_GETFL) | os.O_ASYNC)
 
-    def stop_ourselves(self, signum: int, *, with_group: bool) -> None:
+    def stop_ourselves(self, signum: int, *, with_group: bool) -> bool:
         """Be stopped by this signal as if it had never been blocked; return when continued.
 
-        That is at once where nobody could continue us: the kernel does not stop an orphaned group by SIGTSTP.
+        Returns:
+            False if we were not stopped, since nobody could continue us: SIGTSTP does nothing to an orphaned group.
         """
         os.kill(0 if with_group else os.getpid(), signum)
         if signum in self._taken:
             signal.pthread_sigmask(signal.SIG_UNBLOCK, {signum})
             signal.pthread_sigmask(signal.SIG_BLOCK, {signum})
-        signal.sigtimedwait({signal.SIGCONT}, 0)  # what has continued us is no news any more
+        return signal.sigtimedwait({signal.SIGCONT}, 0) is not None
 
     def restore(self) -> None:
         """In a child, right before its exec: let it have every signal as we were given it."""

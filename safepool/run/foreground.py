@@ -63,8 +63,9 @@ class Foreground:
         was_lent = self._is_lent  # then the signal went to its group, and ours is to have it, too
         self._take_back()
         began = time.monotonic()
-        self._inbox.stop_ourselves(signal.SIGTSTP, with_group=was_lent)
-        self.on_continue()
+        was_stopped = self._inbox.stop_ourselves(signal.SIGTSTP, with_group=was_lent)
+        if was_stopped or signum != signal.SIGSTOP:  # which stops a command wherever it is
+            self.on_continue()
         return time.monotonic() - began
 
     def on_continue(self) -> None:
