@@ -54,27 +54,16 @@ def run(command: Sequence[str], limits: Limits, tell: Callable[[str], None]) -> 
         limits: What it may take.
         tell: Called with a line for whoever has called us.
     """
-    _occupy_standard_descriptors()
-    inbox = SignalInbox()
-    terminal = find_terminal()
-    takes_terminal = terminal is not None and is_alone_in_foreground(terminal)
-
-    def explain(error: OSError) -> int:
-        tell(f"{command[0]!r}: {error.strerror}")
-        return _NOT_FOUND if isinstance(error, FileNotFoundError | NotADirectoryError) else _NOT_INVOKED
-
+    name = repr(command[0])
     try:
-        contained = start_program(
-            command, inbox, explain, new_session=terminal is None, terminal=terminal if takes_terminal else None
-        )
+        contained, inbox, foreground = _start(command, tell)
     except OSError as error:
-        tell(f"{command[0]!r} could not be started: {error.strerror}")
+        tell(f"{name} could not be started: {error.strerror}")
         return _FAILED
-    foreground = None if terminal is None else Foreground(terminal, contained, inbox, is_taken=takes_terminal)
     supervision = _Supervision(contained, inbox, foreground, limits)
     try:
         _let_go_of_standard_streams()
-        verdict = supervision.wait()
+        supervision.wait()
     finally:
         survivors = contained.end_tree().run()
         status = contained.exit_status()
@@ -82,17 +71,35 @@ def run(command: Sequence[str], limits: Limits, tell: Callable[[str], None]) -> 
             foreground.leave(was_ended=supervision.verdict is not None)
         contained.release()
     if survivors:
-        tell(f"these would not die: {', '.join(map(str, survivors))}")
-    if verdict is not None:
-        tell(f"{command[0]!r} {verdict.reason}")
-        return verdict.status
+        tell(f"of {name} and what it has started these would not die: {', '.join(map(str, survivors))}")
+    if supervision.verdict is not None:
+        tell(f"{name} {supervision.verdict.reason}")
+        return supervision.verdict.status
     if status is None:
-        tell(f"{command[0]!r} has ended, and nobody can say how")
+        tell(f"{name} has ended, and nobody can say how")
         return _FAILED
     if status < 0:
         die_of(-status)
         return _SIGNALLED - status  # we are the first process of a container
     return status
+
+
+def _start(
+    command: Sequence[str], tell: Callable[[str], None]
+) -> tuple[ContainedProgram, SignalInbox, Foreground | None]:
+    """Start the command in its place: at our terminal if we have one, else in a session of its own."""
+
+    def explain(error: OSError) -> int:
+        tell(f"{command[0]!r}: {error.strerror}")
+        return _NOT_FOUND if isinstance(error, FileNotFoundError | NotADirectoryError) else _NOT_INVOKED
+
+    _occupy_standard_descriptors()
+    inbox, terminal = SignalInbox(), find_terminal()
+    if terminal is None:
+        return start_program(command, inbox, explain, new_session=True), inbox, None
+    is_taken = is_alone_in_foreground(terminal)
+    contained = start_program(command, inbox, explain, new_session=False, terminal=terminal if is_taken else None)
+    return contained, inbox, Foreground(terminal, contained, inbox, is_taken=is_taken)
 
 
 class _Supervision:
@@ -114,8 +121,8 @@ class _Supervision:
         self._deadline = None if limits.timeout is None else now + limits.timeout
         self._measure_at = None if limits.memory is None else now + FIRST_LOOK
 
-    def wait(self) -> _Verdict | None:
-        """Wait until the command has ended, or is to be ended; return why, if it has not ended by itself."""
+    def wait(self) -> None:
+        """Wait until the command has ended, or is to be ended."""
         self._watch_janitor()
         while not self._command.has_ended():
             if self._is_to_end(time.monotonic()):
@@ -125,7 +132,6 @@ class _Supervision:
                 self._attend(sent)
             if janitor().life_fd < 0:
                 self._watch_janitor()
-        return self.verdict
 
     def _wake_at(self) -> float:
         now = time.monotonic()

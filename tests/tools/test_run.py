@@ -291,12 +291,13 @@ import os, signal, subprocess, sys
 from support.rendezvous import report
 reports, child = sys.argv[1:]
 names = ["TERM", "HUP", "INT", "QUIT", "USR1", "USR2", "WINCH", "CONT", "ALRM", "RTMIN"]
-for name in names:
-    signal.signal(signal.Signals["SIG" + name], lambda signum, _, name=name: report(reports, name))
-helper = subprocess.Popen(["sh", "-c", child, "sh", reports])
-report(reports, "ready", str(helper.pid))
+helper = subprocess.Popen(["sh", "-c", child, "sh", reports], stdout=subprocess.PIPE)
+helper.stdout.readline()
+signums = {signal.Signals["SIG" + name]: name for name in names}
+signal.pthread_sigmask(signal.SIG_BLOCK, signums)
+report(reports, "ready")
 while True:
-    signal.pause()
+    report(reports, signums[signal.sigwait(signums)])
 """
 
 
@@ -304,7 +305,9 @@ while True:
 def test_signal_is_passed_on_to_the_command_once(make_program, place, name):
     """And not to its children: a process that sends one means the command, in whose place we stand."""
     program = make_program()
-    listening = 'for s in TERM HUP INT QUIT USR1 USR2 ALRM; do trap "echo stray $$ > $1" $s; done; sleep 900 & wait'
+    listening = (
+        'for s in TERM HUP INT QUIT USR1 USR2 ALRM; do trap "echo stray $$ > $1" $s; done; echo; sleep 900 & wait'
+    )
     start(program, [sys.executable, "-c", RECORD, program.rendezvous.path, listening], **place)
     command = program.hold_reported(["ready"])["ready"]
 

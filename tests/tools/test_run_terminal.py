@@ -20,11 +20,15 @@ pytestmark = pytest.mark.timeout(120)
 RUN = [sys.executable, "-m", "safepool", "run"]
 
 TALKATIVE = """
-import os, signal, sys
+import signal, sys, threading
 from support.rendezvous import report
 reports, label = sys.argv[1:]
-signal.signal(signal.SIGINT, lambda *_: report(reports, f"{label}.int"))
-signal.signal(signal.SIGUSR1, lambda *_: report(reports, f"{label}.usr1"))
+names = {signal.SIGINT: "int", signal.SIGUSR1: "usr1"}
+def listen():  # a handler would only be called once the reading below is over
+    while True:
+        report(reports, f"{label}.{names[signal.sigwait(names)]}")
+signal.pthread_sigmask(signal.SIG_BLOCK, names)
+threading.Thread(target=listen, daemon=True).start()
 report(reports, label)
 for line in sys.stdin:
     report(reports, f"{label}.{line.strip()}")
