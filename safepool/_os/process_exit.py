@@ -17,7 +17,16 @@ import select
 import signal
 import struct
 
-__all__ = ["has_ended", "is_unreaped_child", "open_pidfd", "read_exit_status", "read_stop", "reap", "send_signal"]
+__all__ = [
+    "has_ended",
+    "is_unreaped_child",
+    "open_pidfd",
+    "read_exit_status",
+    "read_stop",
+    "reap",
+    "reap_adopted",
+    "send_signal",
+]
 
 _LONGEST_POLL = 2**31 - 1  # milliseconds, 24 days: poll takes no more
 
@@ -87,6 +96,18 @@ def reap(pidfd: int) -> None:
         os.waitid(os.P_PIDFD, pidfd, os.WEXITED | os.WNOHANG)
     except ChildProcessError:
         pass  # somebody else did
+
+
+def reap_adopted(own: int) -> None:
+    """Reap every child that has ended but this one: orphans of others, which the first process of a container is given.
+
+    Only for a program of ours that has no other children: a host's are its own business.
+    """
+    try:
+        while (end := os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)) and end.si_pid != own:
+            os.waitpid(end.si_pid, os.WNOHANG)
+    except ChildProcessError:
+        pass  # there is none
 
 
 def send_signal(pidfd: int, signum: int, *, group: bool = False) -> bool:

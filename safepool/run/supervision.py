@@ -15,7 +15,7 @@ from collections.abc import Callable, Sequence
 from safepool._os.contained import ContainedProgram
 from safepool._os.janitor import janitor
 from safepool._os.memory import FIRST_LOOK, measure_trees, pause_after
-from safepool._os.process_exit import read_stop
+from safepool._os.process_exit import read_stop, reap_adopted
 from safepool._os.program import start_program
 from safepool._os.signal_inbox import SignalInbox, Signalled, die_of, is_from_kernel
 from safepool._os.terminal import find_terminal
@@ -188,6 +188,7 @@ class _Supervision:
             self._command.send_signal(signum)
 
     def _on_child(self) -> None:
+        reap_adopted(self._command.pid)
         stop = read_stop(self._command.pidfd)
         if stop is not None and self._foreground is not None:
             self._discount(self._foreground.on_stop(stop))

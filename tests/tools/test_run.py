@@ -559,6 +559,35 @@ def test_run_within_a_task_ends_with_it(make_host, end):
     host.leaves_nothing()
 
 
+# --- as the first process of a container ---
+
+# Orphans are given to us then; a subreaper is what comes closest without being root.
+AS_SUBREAPER = [
+    sys.executable,
+    "-c",
+    "import ctypes, os, sys; ctypes.CDLL(None).prctl(36, 1, 0, 0, 0); os.execvp(sys.argv[1], sys.argv[1:])",
+]
+
+
+def test_orphans_that_are_given_to_us_are_reaped(make_program):
+    program = make_program()
+    orphaning = f'{SAY} for n in 1 2 3; do (sh -c "$ANNOUNCE" orphan$n &) ; done; say ready; sleep 900 & wait'
+    start(program, ["sh", "-c", orphaning], before=AS_SUBREAPER)
+    orphans = program.hold_reported(["orphan1", "orphan2", "orphan3"])
+    command = program.hold_reported(["ready"])["ready"]
+    ours = {program.process.pid}
+    eventually(lambda: {census.look_at(orphan.pid).ppid for orphan in orphans.values()} == ours)
+
+    for orphan in orphans.values():
+        orphan.send(signal.SIGKILL)
+
+    eventually(lambda: not any(census.look_at(orphan.pid) for orphan in orphans.values()))
+    assert command.alive()
+    command.send(signal.SIGKILL)
+    assert program.finish() == -signal.SIGKILL
+    program.leaves_nothing()
+
+
 # --- what is wrong with the options ---
 
 
