@@ -422,13 +422,15 @@ def test_stream_that_the_command_closes_is_closed(make_program, make_gate):
         stdout=subprocess.PIPE,
         env={**os.environ, "G": gate.path},
     ) as process:
-        process.stdin.write(b"hello\n")
-        process.stdin.flush()
-        assert process.stdout.read() == b"hello\n"  # to the end
-        assert process.poll() is None
-        with pytest.raises(BrokenPipeError):
-            os.write(process.stdin.fileno(), b"nobody")
-        gate.open()
+        try:
+            process.stdin.write(b"hello\n")
+            process.stdin.flush()
+            assert process.stdout.read() == b"hello\n"  # to the end
+            assert process.poll() is None
+            with pytest.raises(BrokenPipeError):
+                os.write(process.stdin.fileno(), b"nobody")
+        finally:
+            gate.open()
     assert process.returncode == 0
 
 
