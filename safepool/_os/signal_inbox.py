@@ -4,8 +4,8 @@ For a program of ours that stands in another's place; never for a host, whose si
 be told whether it was the terminal that sent a signal, to a whole group, or a process, to us alone.
 
 Facts:
-* A signal that is blocked is queued even if its action is to be ignored (kernel/signal.c, sig_ignored): those that were
-  ignored when we came are left as they are, so that ``nohup`` and a shell's ``&`` reach the command as they should.
+* A signal that is blocked is queued even if it is ignored (kernel/signal.c, sig_ignored). So all can be taken with
+  their actions left alone, and the command ignores what we were told to ignore (``nohup``), unless it has other ideas.
 * What is ignored stays so over an exec, what has a handler goes back to its default (execve(2)). Python ignores SIGPIPE
   and SIGXFSZ.
 * SIGCONT discards pending stops, and a stop pending SIGCONTs (signal(7)).
@@ -46,12 +46,9 @@ class SignalInbox:
     """From here on, the signals of this process."""
 
     def __init__(self) -> None:
-        ignored = {signum for signum in signal.valid_signals() if signal.getsignal(signum) == signal.SIG_IGN}
-        self._ignored_child = signal.SIGCHLD in ignored
-        if self._ignored_child:
-            signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # else nobody could tell how the command ended
-        self._taken = (signal.valid_signals() - _NEVER_TAKEN - ignored) | {signal.SIGCHLD, signal.SIGIO}
-        self._mask = signal.pthread_sigmask(signal.SIG_BLOCK, self._taken | {signal.SIGTTOU})
+        self._taken = signal.valid_signals() - _NEVER_TAKEN
+        self._mask = signal.pthread_sigmask(signal.SIG_BLOCK, self._taken)
+        self._child_action = signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # else the kernel might reap the command
 
     def next(self, wait: float) -> Signalled | None:
         """Wait so many seconds for a signal; return it, or None."""
@@ -69,9 +66,8 @@ class SignalInbox:
             False if we were not stopped, since nobody could continue us: SIGTSTP does nothing to an orphaned group.
         """
         os.kill(0 if with_group else os.getpid(), signum)
-        if signum in self._taken:
-            signal.pthread_sigmask(signal.SIG_UNBLOCK, {signum})
-            signal.pthread_sigmask(signal.SIG_BLOCK, {signum})
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signum})
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signum})
         return signal.sigtimedwait({signal.SIGCONT}, 0) is not None
 
     def restore(self) -> None:
@@ -80,8 +76,7 @@ class SignalInbox:
             signal.signal(signum, signal.SIG_DFL)
         if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
             signal.signal(signal.SIGINT, signal.SIG_DFL)  # one that is pending shall end it, not be noted by Python
-        if self._ignored_child:
-            signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+        signal.signal(signal.SIGCHLD, self._child_action)
         signal.pthread_sigmask(signal.SIG_SETMASK, self._mask)
 
 

@@ -308,6 +308,21 @@ def test_script_hears_ctrl_c_and_its_command_hears_it_once(person, terminal, tmp
     assert count(person, "it.int") == 1
 
 
+def test_script_has_the_terminal_again_after_its_command(person, terminal, tmp_path):
+    reports = person.program.rendezvous.path
+    reading = f'read line < /dev/tty; echo "it $$ $line" > {reports}'
+    (tmp_path / "script").write_text(
+        f"{shlex.join([*RUN, '--', 'sh', '-c', reading])}\nread line\necho script $$ $line > {reports}\n"
+    )
+    person.types(f"sh {tmp_path}/script")
+    person.types("for the command")
+    person.types("for the script")
+
+    assert person.program.rendezvous.expect("it").detail == "for the command"
+    assert person.program.rendezvous.expect("script").detail == "for the script"
+    person.is_asked()
+
+
 def test_terminal_is_as_it_was_after_a_command_that_was_ended(person, terminal):
     before = termios.tcgetattr(terminal["theirs"])
     reports = person.program.rendezvous.path
