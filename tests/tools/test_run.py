@@ -271,6 +271,15 @@ tasks.work_then_wait(reports, "first", gate, descendants.KINDS)
 """
 
 
+def test_command_for_which_there_is_no_room_is_not_started(tmp_path):
+    """Six descriptors are enough to import, and not to make a lifeline and a janitor."""
+    command = ["sh", "-c", 'ulimit -n 6; exec "$@"', "sh", *RUN, "--", "touch", f"{tmp_path}/started"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+    assert done.returncode == 125
+    assert done.stderr == "safepool run: 'touch' could not be started: Too many open files\n"
+    assert not (tmp_path / "started").exists()
+
+
 def test_what_the_command_leaves_is_gone_before_its_status_is_told(make_program, place):
     program = make_program()
     gate = program.gate("gate")
