@@ -6,6 +6,8 @@ for the host's half of it.
 
 from __future__ import annotations
 
+import sys
+
 TYPE_CHECKING = False  # to type checkers it is True; ``typing`` costs as much as all else that a worker imports of ours
 if TYPE_CHECKING:
     from typing import Any
@@ -18,6 +20,7 @@ if TYPE_CHECKING:
     from safepool._worker.identity import ThisWorker as ThisWorker
     from safepool._worker.identity import get_worker as get_worker
     from safepool.context import get_context as get_context
+    from safepool.errors import ContainmentError as ContainmentError
     from safepool.errors import EndedProcess as EndedProcess
     from safepool.errors import InitializerError as InitializerError
     from safepool.errors import LeftoverWarning as LeftoverWarning
@@ -32,6 +35,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _HOMES = {
+    "ContainmentError": "safepool.errors",
     "EndedProcess": "safepool.errors",
     "InitializerError": "safepool.errors",
     "LeftoverWarning": "safepool.errors",
@@ -53,6 +57,7 @@ _HOMES = {
 }
 
 __all__ = [
+    "ContainmentError",
     "EndedProcess",
     "InitializerError",
     "LeftoverWarning",
@@ -73,11 +78,19 @@ __all__ = [
     "process",
 ]
 
+_ELSEWHERE = (
+    "safepool runs on Linux, not on {platform}: that nothing is left behind rests on what only Linux has (a pipe whose "
+    "closing kills a process group, pidfds, /proc). Use concurrent.futures.ProcessPoolExecutor there, which has the "
+    "same interface but for what safepool adds."
+)
+
 
 def __getattr__(name: str) -> Any:
     home = _HOMES.get(name)
     if home is None:
         raise AttributeError(f"module 'safepool' has no attribute {name!r}")
+    if sys.platform != "linux":
+        raise ImportError(_ELSEWHERE.format(platform=sys.platform), name=home)
     import importlib
 
     value = getattr(importlib.import_module(home), name)

@@ -17,6 +17,7 @@ from concurrent.futures.process import BrokenProcessPool
 from typing import Any, NamedTuple
 
 __all__ = [
+    "ContainmentError",
     "EndedProcess",
     "InitializerError",
     "LeftoverWarning",
@@ -344,6 +345,26 @@ class InitializerError(_Described, BrokenProcessPool):
             what, remedy = f"No worker can be started: {reason}.", "no other will fare better."
         message = f"{what} The pool is broken: {remedy}"
         self._describe(message, {"attempts": attempts, "reason": reason})
+
+
+class ContainmentError(_Described, RuntimeError):
+    """``containment="strict"`` was asked for, and this machine does not allow it; no pool was made.
+
+    You do not get this with ``containment="standard"``, nor once a strict pool has been made.
+
+    Attributes:
+        reason: What could not be done, and what the system said.
+    """
+
+    def __init__(self, *, reason: str) -> None:
+        message = (
+            f'containment="strict" needs a control group (version 2) that this program may divide: {reason}. '
+            "Start the program with `systemd-run --user --scope -p Delegate=yes PROGRAM`; in a container, have "
+            "/sys/fs/cgroup mounted writable (Docker: --privileged, or --cgroupns=private with a writable mount). Or "
+            'use containment="standard", which misses only processes that make a session of their own and also clear '
+            "their environment."
+        )
+        self._describe(message, {"reason": reason})
 
 
 class TransferError(_Described, BrokenProcessPool):

@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TypeVar
 
 from safepool._os import process_exit
+from safepool._os.control_group import ControlGroup, house_of_this_process, new_group
 from safepool._os.environment import snapshot
 from safepool._os.janitor import janitor
 from safepool._os.lifeline import ArmedPipe
@@ -34,13 +35,16 @@ class ContainedProgram:
         members: Finds the process and everything beneath it.
     """
 
-    def __init__(self, leader: Leader, pidfd: int, lifeline: ArmedPipe, marker: str) -> None:
+    def __init__(
+        self, leader: Leader, pidfd: int, lifeline: ArmedPipe, marker: str, group: ControlGroup | None = None
+    ) -> None:
         self.pid = leader.pid
         self.pidfd = pidfd
         self.marker = marker
         self.members = TreeMembers(leader, f"{marker}=".encode())
         self._leader = leader
         self._lifeline = lifeline
+        self._group = group
         self._lock = threading.Lock()  # between ``release`` and questions from other threads
         self._exit_status: int | None = None
         self._slot = janitor().enter(leader)  # last: nothing fails after it
@@ -75,9 +79,9 @@ class ContainedProgram:
         return self._signal_group(self._leader, signum)
 
     def end_tree(self) -> TreeEnding:
-        """Freeze and kill the process and everything beneath it; the caller sees the ending through."""
-        ending = TreeEnding([self._leader], f"{self.marker}=".encode(), self._signal_group)
-        ending.begin()
+        """Freeze the process's group; return what ends it, and everything beneath it, when the caller advances it."""
+        ending = TreeEnding([self._leader], f"{self.marker}=".encode(), self._signal_group, group=self._group)
+        ending.freeze()
         return ending
 
     def release(self) -> None:
@@ -89,6 +93,8 @@ class ContainedProgram:
             pidfd, self.pidfd = self.pidfd, -1
             os.close(pidfd)
         self._lifeline.close_read()
+        if self._group is not None:
+            self._group.remove()
         janitor().strike(self._slot)
 
     def _signal_group(self, leader: Leader, signum: int) -> bool:
@@ -107,9 +113,17 @@ class ContainedProgram:
 class ContainedProcess(ContainedProgram):
     """A process of ours in its own session, which has adopted its lifeline and keeps the write end of a switch."""
 
-    def __init__(self, leader: Leader, pidfd: int, lifeline: ArmedPipe, switch: ArmedPipe, marker: str) -> None:
+    def __init__(
+        self,
+        leader: Leader,
+        pidfd: int,
+        lifeline: ArmedPipe,
+        switch: ArmedPipe,
+        marker: str,
+        group: ControlGroup | None = None,
+    ) -> None:
         self._switch = switch
-        super().__init__(leader, pidfd, lifeline, marker)
+        super().__init__(leader, pidfd, lifeline, marker, group)
 
     def read_stack(self) -> bytes:
         """Return what faulthandler has written since the last call."""
@@ -144,21 +158,19 @@ class ContainedProcess(ContainedProgram):
         return self.send_signal(signum)
 
     def end_tree(self) -> TreeEnding:
-        """Freeze and kill the process and everything beneath it; the caller sees the ending through."""
+        """Freeze the process's group; return what ends it, and everything beneath it, when the caller advances it."""
         self._switch.disarm()  # else the first death would take the clean-up processes along
         return super().end_tree()
 
     def end_descendants(self, spared: Iterable[int]) -> TreeEnding:
-        """Freeze and kill everything beneath the process, but neither itself nor those with what descends from them."""
-        ending = TreeEnding(
+        """Return what ends everything beneath the process, but not itself, nor those and what descends from them."""
+        return TreeEnding(
             [self._leader],
             f"{self.marker}=".encode(),
             lambda _leader, _signum: True,  # the group is not signalled: the process goes on
             spared=frozenset({self.pid}),
             spared_trees=frozenset(spared),
         )
-        ending.begin()
-        return ending
 
     def release(self) -> None:
         """Let go of a process whose tree is gone: reap it, close everything, strike it off the register."""
@@ -170,7 +182,11 @@ _Contained = TypeVar("_Contained", bound=ContainedProgram)
 
 
 def spawn(
-    command: Callable[[int, int], Sequence[str | bytes]], environment: Mapping[str, str], pass_fds: Sequence[int] = ()
+    command: Callable[[int, int], Sequence[str | bytes]],
+    environment: Mapping[str, str],
+    pass_fds: Sequence[int] = (),
+    *,
+    in_group: bool = False,
 ) -> ContainedProcess:
     """Start a contained process.
 
@@ -179,13 +195,19 @@ def spawn(
             the lifeline's read end and the switch's write end.
         environment: Variables that are added to ours.
         pass_fds: Further descriptors that it inherits.
+        in_group: It gets a control group of its own.
 
     Raises:
         OSError: It could not be started, for want of descriptors, memory, processes, or the executable.
     """
     switch = ArmedPipe()
+    group: ControlGroup | None = None
 
     def start(lifeline: ArmedPipe, marker: str) -> int:
+        nonlocal group
+        if in_group:
+            janitor().note_house(house_of_this_process())
+            group = new_group(marker.rpartition("_")[2])
         started = subprocess.Popen(
             command(lifeline.read_fd, switch.write_fd),
             stdin=subprocess.DEVNULL,
@@ -197,13 +219,17 @@ def spawn(
         return started.pid
 
     def hold(leader: Leader, pidfd: int, lifeline: ArmedPipe, marker: str) -> ContainedProcess:
+        if group is not None:
+            group.take_in(leader.pid)  # long before the interpreter in it is up, and can start anything
         switch.arm(leader.pid)
-        return ContainedProcess(leader, pidfd, lifeline, switch, marker)
+        return ContainedProcess(leader, pidfd, lifeline, switch, marker, group)
 
     try:
         contained = contain(start, hold)
     except BaseException:
         switch.close()
+        if group is not None:
+            group.remove()
         raise
     switch.close_write()
     return contained

@@ -49,6 +49,10 @@ class Janitor:
         self.ensure()
         return self._register.enter(leader)
 
+    def note_house(self, path: str) -> None:
+        """Have the control groups of this process ended with it."""
+        self._register.note_house(path)
+
     def strike(self, slot: int) -> None:
         """Take a tree off the record."""
         self._register.strike(slot)

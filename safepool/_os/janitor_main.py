@@ -17,9 +17,10 @@ import select
 import signal
 
 from safepool._os import process_exit
+from safepool._os.control_group import end_house
 from safepool._os.process_table import read_row
 from safepool._os.process_tree import Leader, TreeEnding
-from safepool._os.register import read_leaders
+from safepool._os.register import read_house, read_leaders
 
 __all__ = ["main"]
 
@@ -36,6 +37,9 @@ def main(host: int, host_start: int, marker: str, register_fd: int, life_fd: int
             os.write(life_fd, b"r")  # the process that the host has started is as good as gone: it can be reaped
         os._exit(0)
     _wait_for_end_of(host, host_start, life_fd)
+    house = read_house(register_fd)
+    if house:
+        end_house(house)
     # Whoever escaped may be older than every tree that is still on the register, but not than the host.
     TreeEnding(read_leaders(register_fd), f"{marker}_".encode(), _signal_group, since=host_start).run()
     os._exit(0)

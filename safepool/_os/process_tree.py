@@ -28,6 +28,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 
 from safepool._os import process_exit
+from safepool._os.control_group import ControlGroup
 from safepool._os.process_table import ProcessRow, command_of, environment_of, list_pids, read_row, with_descendants
 from safepool._plain import NamedTuple
 
@@ -89,6 +90,7 @@ class TreeEnding:
         spared: Processes that are never touched, whatever they look like.
         spared_trees: The same, and those that descend from them.
         since: The start time (clock ticks) before which nobody can be a member; by default, of the first leader.
+        group: The control group in which the tree lives: whoever is there is a member, whatever it has done to itself.
     """
 
     def __init__(
@@ -99,7 +101,10 @@ class TreeEnding:
         spared: frozenset[int] = frozenset(),
         since: int | None = None,
         spared_trees: frozenset[int] = frozenset(),
+        group: ControlGroup | None = None,
     ) -> None:
+        self._group = group
+        self._grouped: set[int] = set()  # who was there at the last look
         self._leaders = {leader.pid: leader for leader in leaders}
         self._marker = marker
         self._signal_group = signal_group
@@ -115,11 +120,21 @@ class TreeEnding:
         self._cleaners_until: float | None = None  # when the grace of clean-up processes is over
         self.ended: list[Remains] = []
         self._give_up = time.monotonic() + _PATIENCE
+        self._has_begun = False
+
+    def freeze(self) -> None:
+        """Stop the leaders' groups, which takes no time to speak of; ``advance`` does the rest."""
+        if self._group is not None:
+            self._group.freeze()
+        for leader in self._leaders.values():
+            self._signal_group(leader, signal.SIGSTOP)
+        self._retry_at = time.monotonic()
 
     def begin(self) -> None:
         """Freeze and kill everything that can be found."""
-        for leader in self._leaders.values():
-            self._signal_group(leader, signal.SIGSTOP)
+        self.freeze()
+        self._has_begun = True
+        self._retry_at = None
         self._freeze_to_fixpoint()
         self._kill()
 
@@ -135,6 +150,8 @@ class TreeEnding:
 
     def advance(self) -> bool:
         """Take note of the dead, go on where something is left; return True when nothing is, or hope is given up."""
+        if not self._has_begun:
+            self.begin()
         self._drop_dead()
         now = time.monotonic()
         if now >= self._give_up:
@@ -149,11 +166,19 @@ class TreeEnding:
         self._freeze_to_fixpoint()
         self._kill()
         self._drop_dead()
-        return not self._held and self._retry_at is None
+        is_over = not self._held and self._retry_at is None
+        return is_over and self._is_group_empty()
+
+    def _is_group_empty(self) -> bool:
+        """Return True if nobody is left in the control group; else kill whoever has come since the last list."""
+        if self._group is None or not self._group.is_populated:
+            return True
+        self._group.kill()
+        self._retry_at = time.monotonic() + _RETRY
+        return False
 
     def run(self) -> list[int]:
         """Do all of it, waiting as long as it takes (at most a few seconds); return who would not die."""
-        self.begin()
         while not self.advance():
             poll = select.poll()
             for pidfd in self.pidfds():
@@ -182,6 +207,7 @@ class TreeEnding:
         try:
             for _ in range(_MOST_PASSES):
                 pids = list_pids()
+                self._grouped = set() if self._group is None else self._group.pids()
                 fresh, known = pids - known, pids
                 self._unknown.clear()
                 before = len(self._seen)
@@ -265,7 +291,7 @@ class TreeEnding:
                 yield rows[pid]
 
     def _is_member(self, row: ProcessRow, rows: dict[int, ProcessRow]) -> bool:
-        if (row.pid, row.start) in self._seen:
+        if (row.pid, row.start) in self._seen or row.pid in self._grouped:
             return True
         leader = self._leaders.get(row.session) or self._leaders.get(row.group)
         if leader is not None and row.start >= leader.start:
@@ -301,6 +327,8 @@ class TreeEnding:
                 self._signal_group(leader, signal.SIGKILL)
         for pid, held in self._held.items():
             process_exit.send_signal(held.pidfd, signal.SIGCONT if pid in spare else signal.SIGKILL)
+        if self._group is not None:
+            self._group.freeze(on=False)  # clean-up processes have to run
         if spare and self._cleaners_until is None:
             self._cleaners_until = time.monotonic() + _CLEANER_GRACE
 

@@ -1,6 +1,7 @@
 """The register: which trees does this host own at this moment? Kept where it outlives the host.
 
-A memory file without a name, of fixed records, written by the host and read by the janitor after the host's death.
+A memory file without a name, of fixed records, written by the host and read by the janitor after the host's death. The
+first page has the path of the host's control groups, if it uses them.
 A file rather than messages: nothing to overflow, to lose, or to repeat when a janitor is replaced.
 
 Facts: a memfd has no name and goes with its last descriptor (memfd_create(2)); a ``pwrite`` of a few bytes within a
@@ -15,9 +16,10 @@ import threading
 
 from safepool._os.process_tree import Leader
 
-__all__ = ["Register", "read_leaders"]
+__all__ = ["Register", "read_house", "read_leaders"]
 
 _RECORD = struct.Struct("=QQ")  # pid, start; zeros are a free record
+_FIRST = 1 << 12  # bytes up to the first record; no path is longer (PATH_MAX)
 
 
 class Register:
@@ -25,6 +27,7 @@ class Register:
 
     def __init__(self) -> None:
         self.fd = os.memfd_create("safepool-register", os.MFD_CLOEXEC)
+        os.ftruncate(self.fd, _FIRST)
         self._lock = threading.Lock()
         self._free: list[int] = []
         self._size = 0
@@ -37,19 +40,32 @@ class Register:
             else:
                 slot = self._size
                 self._size += 1
-            os.pwrite(self.fd, _RECORD.pack(*leader), slot * _RECORD.size)
+            os.pwrite(self.fd, _RECORD.pack(*leader), _place_of(slot))
         return slot
+
+    def note_house(self, path: str) -> None:
+        """Record where the host's control groups are."""
+        os.pwrite(self.fd, os.fsencode(path) + b"\0", 0)
 
     def strike(self, slot: int) -> None:
         """Forget a tree of which nothing is left."""
         with self._lock:
-            os.pwrite(self.fd, bytes(_RECORD.size), slot * _RECORD.size)
+            os.pwrite(self.fd, bytes(_RECORD.size), _place_of(slot))
             self._free.append(slot)
+
+
+def read_house(fd: int) -> str:
+    """Return where the host's control groups are; nothing if it has none."""
+    return os.fsdecode(os.pread(fd, _FIRST, 0).partition(b"\0")[0])
 
 
 def read_leaders(fd: int) -> list[Leader]:
     """Return the trees that are on record."""
-    size = os.fstat(fd).st_size
-    content = os.pread(fd, size, 0)
+    size = max(0, os.fstat(fd).st_size - _FIRST)
+    content = os.pread(fd, size, _FIRST)
     whole = len(content) - len(content) % _RECORD.size
     return [Leader(pid, start) for pid, start in _RECORD.iter_unpack(content[:whole]) if pid]
+
+
+def _place_of(slot: int) -> int:
+    return _FIRST + slot * _RECORD.size

@@ -16,12 +16,13 @@ from functools import partial
 from safepool._os.memory import resident_size
 from safepool._os.wakeup import Wakeup
 from safepool._pool import leftovers, outcomes
+from safepool._pool.bundle import Bundle, Outcomes
 from safepool._pool.delivery import Delivery
 from safepool._pool.endings import Endings, part
 from safepool._pool.feeding import Feeding
 from safepool._pool.staff import Staff
 from safepool._pool.state import PoolState
-from safepool._pool.task import Task
+from safepool._pool.task import Task, TaskState
 from safepool._pool.worker import Worker, WorkerState
 from safepool._worker.framing import Frame, Kind
 
@@ -54,7 +55,8 @@ class Answers:
         """Take in what a worker has sent."""
         for frame in frames:
             if frame.task:
-                worker.answers[frame.task] = frame
+                if frame.kind is not Kind.PARTED or _is_awaited(worker, frame.task):
+                    worker.answers[frame.task] = frame
             elif frame.kind is Kind.READY:
                 self._on_ready(worker)
             elif frame.kind is Kind.UNFIT:
@@ -104,10 +106,14 @@ class Answers:
             with contextlib.suppress(OSError):  # no descriptor to look with: after the next task is soon enough
                 worker.is_outgrown = resident_size(worker.contained.pid) > largest
         quick: list[tuple[Task, Frame]] = []
+        values: list[tuple[Outcomes, int, list[Frame]]] = []
         if not _is_answered(worker):
             return  # what has come belongs to later tasks, and the current one goes on as it was
         with self._lock:
             while (task := worker.task) is not None and (frame := worker.answers.pop(task.number, None)) is not None:
+                if isinstance(task, Bundle):
+                    self._settle_items(worker, task, frame, values)
+                    continue
                 worker.note_pace(frame.elapsed)
                 part(worker, task, frame.begun)
                 if frame.kind is Kind.PLAIN_RESULT and not task.future.leftovers:
@@ -127,6 +133,42 @@ class Answers:
             if not task.is_plain:  # the arguments go where their finalizers, which are user code, may run
                 self._delivery.put(task.release)
 
+        for results, index, frames in values:
+            self._fill(worker, results, index, frames)
+
+    def _settle_items(
+        self, worker: Worker, bundle: Bundle, frame: Frame, values: list[tuple[Outcomes, int, list[Frame]]]
+    ) -> None:
+        """The first item of a worker's bundle is answered, and perhaps more of them; with the lock held."""
+        if frame.kind is Kind.PARTED:
+            self._feeding.on_parted(worker, bundle)
+            return
+        if frame.kind is Kind.PLAIN_RESULT:
+            frames = _with_plain_ones_after(frame, worker.answers)
+            values.append((bundle.outcomes, bundle.index, frames))
+            worker.note_pace(sum(frame.elapsed for frame in frames) / len(frames), len(frames))
+            arguments = bundle.step(len(frames))
+            if arguments:
+                self._delivery.put(arguments.clear)  # their finalizers are user code
+        else:
+            worker.note_pace(frame.elapsed)
+            task = bundle.take_first()
+            task.state = TaskState.SETTLED
+            task.future._task = None
+            worker.undelivered += 1
+            self._delivery.put(partial(self._deliver, worker, task, frame))
+        if not bundle.size:
+            self._feeding.next_after(worker)
+
+    def _fill(self, worker: Worker, results: Outcomes, index: int, frames: list[Frame]) -> None:
+        try:
+            results.slots[index : index + len(frames)] = [pickle.loads(frame.payload) for frame in frames]
+        except MemoryError:
+            for place, frame in enumerate(frames, index):
+                task = results.late(place, frame.task)
+                self._delivery.put(partial(_settle_late, worker, task, frame))
+        results.wake()
+
     def _deliver(self, worker: Worker, task: Task, frame: Frame) -> None:
         """In the delivery thread: rebuild what the worker sent."""
         try:
@@ -142,6 +184,19 @@ class Answers:
 
 def _is_answered(worker: Worker) -> bool:
     return worker.task is not None and worker.task.number in worker.answers
+
+
+def _is_awaited(worker: Worker, item: int) -> bool:
+    return isinstance(worker.task, Bundle) and worker.task.holds(item)
+
+
+def _with_plain_ones_after(first: Frame, answers: dict[int, Frame]) -> list[Frame]:
+    """Return the answer to an item, and those to the items behind it, as long as all are plain values."""
+    frames, number = [first], first.task + 1
+    while (frame := answers.get(number)) is not None and frame.kind is Kind.PLAIN_RESULT:
+        frames.append(answers.pop(number))
+        number += 1
+    return frames
 
 
 def _settle_late(worker: Worker, task: Task, frame: Frame) -> None:

@@ -11,7 +11,7 @@ from safepool._plain import NamedTuple
 from safepool._pool.state import Headcount, PoolState
 from safepool._pool.worker import Worker, WorkerState
 
-__all__ = ["Action", "Do", "decide", "next_instant"]
+__all__ = ["Action", "Do", "decide", "glance", "look_closely", "next_instant"]
 
 
 class Do(enum.Enum):
@@ -40,6 +40,35 @@ class Action(NamedTuple):
 
 def decide(state: PoolState, now: float) -> list[Action]:
     """Return what is to be done at this instant."""
+    actions = glance(state, now)
+    return look_closely(state, now) if actions is None else actions
+
+
+def glance(state: PoolState, now: float) -> list[Action] | None:
+    """Return what is to be done where there are idle workers for all that waits, and nothing ends or is due; else None.
+
+    A short cut, for a pool that has little to do: ``look_closely`` would find the same.
+    """
+    has_dates = state.kill_at is not None or state.measure_at is not None
+    if _is_ending(state) or has_dates or state.settings.max_tasks_per_child is not None:
+        return None
+    running = idle = 0
+    for worker in state.workers.values():
+        if worker.state is WorkerState.BUSY:
+            running += 1
+        elif worker.state is WorkerState.IDLE and not worker.is_outgrown:
+            idle += 1
+        if worker.calls_ahead or (worker.due is not None and worker.due <= now):
+            return None
+    busy, staying = running + state.waiting_count, running + idle
+    wanted = max(busy + state.settings.spare_workers, state.least())
+    if staying < len(state.workers) or busy > min(staying, state.max_workers) or not wanted <= staying <= state.most():
+        return None
+    return [Action(Do.GIVE)] if state.waiting_count else []
+
+
+def look_closely(state: PoolState, now: float) -> list[Action]:
+    """Return what is to be done, whatever the state."""
     if state.kill_at is not None and now >= state.kill_at:
         return [Action(Do.KILL_ALL)]
     idle, starting, overdue = [], [], []

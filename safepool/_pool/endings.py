@@ -19,6 +19,7 @@ from functools import partial
 
 from safepool._os.oom import oom_kill_count
 from safepool._pool import outcomes
+from safepool._pool.bundle import Bundle
 from safepool._pool.delivery import Delivery
 from safepool._pool.staff import Staff
 from safepool._pool.state import PoolState
@@ -31,7 +32,7 @@ __all__ = ["Endings", "part"]
 
 _log = logging.getLogger("safepool")
 
-_MOST_PUT_BACKS = 3  # a task that never seems to begin may be hiding that it does
+_MOST_PUT_BACKS = 10  # a task that never seems to begin may be hiding that it does
 
 
 class Endings:
@@ -83,17 +84,21 @@ class Endings:
         worker.ending = worker.contained.end_descendants(spared)
         self._watch_ending(worker)
 
-    def advance(self) -> None:
-        """Go on with every ending that there is."""
+    def advance(self) -> bool:
+        """Go on with every ending that there is; return True if one of them came to its end."""
+        is_over = False
         for worker in list(self._state.workers.values()):
             if worker.ending is None:
                 continue
             if not worker.ending.advance():
                 self._watch_ending(worker)
-            elif worker.state is WorkerState.SWEEPING:
+                continue
+            is_over = True
+            if worker.state is WorkerState.SWEEPING:
                 self._finish_sweep(worker)
             else:
                 self._bury(worker)
+        return is_over
 
     def _finish_sweep(self, worker: Worker) -> None:
         assert worker.ending is not None
@@ -111,7 +116,7 @@ class Endings:
 
     def _bury(self, worker: Worker) -> None:
         """Nothing is left of the tree: reap, settle, forget."""
-        tasks = worker.sent()
+        tasks, rest = _divide(worker)
         worker.ahead.clear()
         worker.task = tasks[-1] if tasks else None
         obituary = self._write_obituary(worker)
@@ -122,6 +127,8 @@ class Endings:
             del self._state.workers[worker.number]
         for task in tasks[:-1]:  # begun, and most likely over, but their answers are lost: it has spoiled its channel
             self._part(worker, task, obituary)
+        if rest is not None:
+            self._put_back_unless_over(rest)
         for task in tasks[-1:]:
             self._put_back_or_part(worker, task, obituary)
         if worker.failed_boot and not worker.is_unwanted:
@@ -135,6 +142,17 @@ class Endings:
                 self._state.put_back(task)
         if not once_more:
             self._part(worker, task, obituary)
+
+    def _put_back_unless_over(self, bundle: Bundle) -> None:
+        """What a worker has left of its bundle is for others to run, if there are to be any."""
+        broken, reason = self._state.broken, self._state.kill_reason or "shutdown"
+        if broken is not None:
+            self._delivery.put(partial(outcomes.fail, bundle, lambda: outcomes.copy_of(broken)))
+        elif self._state.is_killed:
+            self._delivery.put(partial(outcomes.cancel, bundle, reason))
+        else:
+            with self._lock:
+                self._state.put_back(bundle)
 
     def _part(self, worker: Worker, task: Task, obituary: Obituary) -> None:
         verdict, broken = worker.verdict or partial(outcomes.died, ""), self._state.broken
@@ -184,6 +202,21 @@ def part(worker: Worker, task: Task, begun: float | None) -> None:
     task.loan = None
     future._task = None  # no cycle: a result must go when the last reference to its future does
     worker.task = None
+
+
+def _divide(worker: Worker) -> tuple[list[Task], Bundle | None]:
+    """Return the tasks that a dead worker had begun, or was the next to begin, and what is left of its bundle.
+
+    What it was sent beyond those has been taken back, as a rule; else it counts as begun.
+    """
+    sent = worker.sent()
+    last = sent[-1] if sent else None
+    if not isinstance(last, Bundle):
+        return [single for task in sent for single in task.each()], None
+    tasks = [single for task in sent[:-1] for single in task.each()]
+    tasks += last.take_begun(worker.record.last())
+    last.attempts = 0
+    return tasks, last if last.size else None
 
 
 def _oom_since(before: int | None) -> bool | None:

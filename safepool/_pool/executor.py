@@ -12,7 +12,9 @@ from functools import partial
 from types import TracebackType
 from typing import Any, Literal, ParamSpec, TypeVar, get_args, overload
 
+from safepool._os import control_group
 from safepool._plain import replace
+from safepool._pool.bundling import Bundling
 from safepool._pool.cpus import cpu_count
 from safepool._pool.door import (
     check_callable,
@@ -37,6 +39,7 @@ from safepool._worker import payload
 from safepool._worker.calls import CallPickler
 from safepool._worker.launch import Preparation, spawn_window
 from safepool._worker.segments import Lender
+from safepool.errors import ContainmentError
 
 __all__ = ["PoolView", "SafeProcessPoolExecutor"]
 
@@ -47,6 +50,7 @@ _MOST_LENT = 64  # segments; each takes two descriptors
 
 OnError = Literal["wait", "cancel", "kill"]
 WhenFull = Literal["block", "raise"]
+Containment = Literal["standard", "strict"]
 
 
 class SafeProcessPoolExecutor(MappingExecutor, ProcessPoolExecutor):
@@ -93,6 +97,9 @@ class SafeProcessPoolExecutor(MappingExecutor, ProcessPoolExecutor):
         leftovers: What becomes of processes that a task has left running when it came to its end by itself: "keep"
             them until the worker leaves, "warn" of them (``LeftoverWarning``, and ``future.leftovers``), or "end" them
             before the future is settled. Those that the initializer has started are left alone.
+        containment: "strict" gives each worker a control group (version 2) of its own, in which the kernel keeps
+            whatever a task starts, so that also processes are ended that make a session of their own and clear their
+            environment. It needs a control group that this program may divide. "standard" needs nothing.
         on_error: What the ``with`` block does when an exception leaves it: "wait" for all work, as the standard
             library does, "cancel" what has not started, or "kill" what runs, too.
         env: Environment variables of the workers, in addition to the host's.
@@ -108,6 +115,7 @@ class SafeProcessPoolExecutor(MappingExecutor, ProcessPoolExecutor):
         TypeError: An argument has the wrong type; the message names it.
         ValueError: An argument is out of range; the message names it.
         RuntimeError: The main module is being imported by a worker: the script lacks ``if __name__ == "__main__"``.
+        ContainmentError: Strict containment cannot be had here; the message says why, and how to get it.
     """
 
     __module__ = "safepool"
@@ -135,6 +143,7 @@ class SafeProcessPoolExecutor(MappingExecutor, ProcessPoolExecutor):
         max_pending: int | None = None,
         when_full: WhenFull = "block",
         leftovers: LeftoversPolicy = "keep",
+        containment: Containment = "standard",
         on_error: OnError = "wait",
         env: Mapping[str, str] | None = None,
         job_reducers: Mapping[type[Any], Callable[[Any], Any]] | None = None,
@@ -176,10 +185,11 @@ class SafeProcessPoolExecutor(MappingExecutor, ProcessPoolExecutor):
             max_pending=check_count("max_pending", max_pending),
             when_full=check_choice("when_full", when_full, get_args(WhenFull)),
             leftovers=check_choice("leftovers", leftovers, get_args(LeftoversPolicy)),
+            is_strict=_is_strict(containment),
             outfit=outfit,
             inherited_fds=fds,
             lender=lender,
-            dumps=CallPickler(dumps, preparation.imports_main, packers, lender).dumps,
+            pickler=CallPickler(dumps, preparation.imports_main, packers, lender),
         )
         self._pool = Pool(settings, size, preparation, calls)
         self._finalizer = weakref.finalize(self, self._pool.abandon)
@@ -339,6 +349,12 @@ class SafeProcessPoolExecutor(MappingExecutor, ProcessPoolExecutor):
             last = self._last_terms = replace(self._terms, timeout=self._limit(timeout))
         return last
 
+    def _bundling(self, timeout: Any, fn: Callable[..., Any]) -> Bundling | None:
+        if type(self).submit is not SafeProcessPoolExecutor.submit or "submit" in vars(self):
+            return None  # programs and libraries that have replaced it are to see each call
+        terms = self._terms if timeout is DEFAULT else self._terms_within(timeout)
+        return self._pool.bundling(fn, terms, partial(self._submit_timed, timeout, fn))
+
     def _submit_timed(self, timeout: Any, fn: Callable[..., Any], args: tuple[Any, ...]) -> Future[Any]:
         if timeout is DEFAULT:  # through ``submit``, which programs and libraries may have replaced
             return self.submit(fn, *args)
@@ -393,6 +409,10 @@ class PoolView(MappingExecutor):
         """Shut the pool itself down, as leaving its own ``with`` block does."""
         return self._executor.__exit__(kind, error, trace)
 
+    def _bundling(self, timeout: Any, fn: Callable[..., Any]) -> Bundling | None:
+        terms = self._terms if timeout is DEFAULT else replace(self._terms, timeout=timeout)
+        return self._executor._pool.bundling(fn, terms, partial(self._submit_timed, timeout, fn))
+
     def _submit_timed(self, timeout: Any, fn: Callable[..., Any], args: tuple[Any, ...]) -> Future[Any]:
         view = self if timeout is DEFAULT else PoolView(self._executor, replace(self._terms, timeout=timeout))
         return view.submit(fn, *args)
@@ -401,6 +421,16 @@ class PoolView(MappingExecutor):
 def _check_room(min_workers: int, max_workers: int) -> None:
     if min_workers > max_workers:
         raise ValueError(f"min_workers must not exceed max_workers ({max_workers}), not {min_workers!r}")
+
+
+def _is_strict(containment: Containment) -> bool:
+    if check_choice("containment", containment, get_args(Containment)) == "standard":
+        return False
+    try:
+        control_group.make_sure()
+    except OSError as error:
+        raise ContainmentError(reason=str(error)) from error
+    return True
 
 
 def _check_exit_timeout(exit_timeout: float) -> float:

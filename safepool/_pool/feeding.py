@@ -14,6 +14,7 @@ from collections.abc import Callable
 from functools import partial
 
 from safepool._pool import outcomes
+from safepool._pool.bundle import Bundle
 from safepool._pool.delivery import Delivery
 from safepool._pool.limits import Limits
 from safepool._pool.state import STUCK, PoolState
@@ -25,6 +26,7 @@ __all__ = ["Feeding"]
 
 
 _RUN = {False: Kind.RUN, True: Kind.RUN_WITHIN_LIMITS}
+_RUN_BUNDLE = {False: Kind.RUN_BUNDLE, True: Kind.RUN_BUNDLE_WITHIN_LIMITS}
 
 
 class Feeding:
@@ -78,7 +80,13 @@ class Feeding:
             taken = [task for task in worker.sent() if task.number in numbers and task is not but]
             for task in reversed(taken):
                 self._put_back(worker, task)
-            if not worker.ahead:
+            if isinstance(worker.task, Bundle) and worker.task.size > 1:
+                rest = worker.task.cut_behind(worker.record.stop(worker.task.ticket))
+                if rest is not None:
+                    worker.runs -= rest.size
+                    self._state.put_back(rest)
+                    taken.append(rest)
+            if not worker.calls_ahead:
                 worker.stuck_at = None
             if worker.task is None and worker.state is WorkerState.BUSY:
                 self._state.rest(worker)
@@ -91,13 +99,20 @@ class Feeding:
             else:
                 self._fail(task, lambda _task: outcomes.copy_of(broken))
 
+    def on_parted(self, worker: Worker, bundle: Bundle) -> None:
+        """The worker has stopped before the first item of its bundle; with the lock held, and ``begin`` in the end."""
+        worker.runs -= bundle.size
+        bundle.attempts = 0
+        self._state.put_back(bundle)
+        self.next_after(worker)
+
     def next_after(self, worker: Worker) -> None:
         """The worker's task is over, and the next one is its own; with the lock held, and ``begin`` in the end."""
         worker.is_stuck = False
-        if worker.ahead:
-            self._turn_to(worker, worker.ahead.popleft())
-        else:
-            worker.task = None
+        worker.task = None
+        task = worker.turn()
+        if task is not None:
+            self._turn_to(worker, task)
 
     def begin(self, worker: Worker) -> None:
         """Take note of what the worker turns to: a task, or nothing; with the lock held."""
@@ -108,14 +123,14 @@ class Feeding:
             return
         now = time.monotonic()
         self._limits.begin(worker, now)
-        worker.stuck_at = now + STUCK if worker.ahead else None
+        worker.stuck_at = now + STUCK if worker.calls_ahead else None
 
     def _give_one(self, orders: dict[Worker, list[Task]]) -> bool:
         """Give the next task to an idle worker; return False if there is no such worker, or no such task."""
         worker = self._state.take_idle()
         if worker is None:
             return False
-        task = self._next_task()
+        task = self._next_task(self._state.room(worker))
         if task is None:
             self._state.idle.append(worker)
             return False
@@ -129,15 +144,17 @@ class Feeding:
     def _give_ahead(self, orders: dict[Worker, list[Task]]) -> None:
         for worker in self._state.workers.values():
             tasks = orders.setdefault(worker, [])
-            for _ in range(self._state.room_ahead(worker)):
-                task = self._next_task()
+            room = self._state.room_ahead(worker)
+            while room > 0:
+                task = self._next_task(room)
                 if task is None:
                     return
                 self._assign(worker, task)
                 task.state = TaskState.SENT
-                worker.ahead.append(task)
+                worker.line_up(task)
                 tasks.append(task)
-            if worker.ahead and worker.stuck_at is None:
+                room -= task.size
+            if worker.calls_ahead and worker.stuck_at is None:
                 worker.stuck_at = time.monotonic() + STUCK
 
     def _send(self, worker: Worker, tasks: list[Task]) -> None:
@@ -146,7 +163,7 @@ class Feeding:
         for task in tasks:
             if task.loan is not None:
                 worker.channel.lend(task.loan)
-        sent = worker.channel.send_ahead([(self._kind_of(task), task.number, task.payload) for task in tasks])
+        sent = worker.channel.send_ahead([(self._kind_of(task), task.number, task.pack()) for task in tasks])
         if worker.channel.has_outgoing:
             self._watch(worker)
         if sent < len(tasks):
@@ -158,11 +175,17 @@ class Feeding:
                     self._state.rest(worker)
 
     def _kind_of(self, task: Task) -> Kind:
+        if isinstance(task, Bundle):
+            return _RUN_BUNDLE[task.terms.has_limits]
         return Kind.RUN_MEASURED if self._state.settings.is_measured(task.terms) else _RUN[task.terms.has_limits]
 
-    def _next_task(self) -> Task | None:
-        """Take the next task that can be run; those that cannot are settled on the way."""
-        while (task := self._state.take_waiting()) is not None:
+    def _next_task(self, most: int) -> Task | None:
+        """Take the next task that can be run; those that cannot are settled on the way.
+
+        Args:
+            most: Of a bundle, take no more than so many items.
+        """
+        while (task := self._state.take_waiting(most)) is not None:
             if outcomes.begin(task):
                 if task.unfit is None:
                     return task
@@ -172,8 +195,10 @@ class Feeding:
         return None
 
     def _assign(self, worker: Worker, task: Task) -> None:
+        if isinstance(task, Bundle):
+            task.renew()
         task.future._worker = worker
-        worker.runs += 1
+        worker.runs += task.size
 
     def _turn_to(self, worker: Worker, task: Task) -> None:
         """Make this the task that the worker runs, or will when it takes the next ticket."""
@@ -192,11 +217,10 @@ class Feeding:
             task.attempts -= 1
             task.future.pid = None
         else:
-            last = worker.ahead.pop()
-            assert last is task
+            worker.strike(task)
         if task.loan is not None:
             worker.channel.exchange.call_off(task.loan)
-        worker.runs -= 1
+        worker.runs -= task.size
         if not task.attempts and self._state.settings.max_pending is not None:
             self._state.places.add(task.number)
         task.future._worker = None

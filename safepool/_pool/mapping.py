@@ -10,6 +10,7 @@ from concurrent.futures import CancelledError, Executor, Future
 from functools import partial
 from typing import Any, TypeVar
 
+from safepool._pool.bundling import Bundling
 from safepool._pool.door import check_callable, check_count, check_terms
 from safepool._pool.flow import Flow
 from safepool._pool.terms import Terms
@@ -27,6 +28,10 @@ class MappingExecutor(Executor):
     _terms: Terms
 
     def _submit_timed(self, timeout: Any, fn: Callable[..., Any], args: tuple[Any, ...]) -> Future[Any]:
+        raise NotImplementedError
+
+    def _bundling(self, timeout: Any, fn: Callable[..., Any]) -> Bundling | None:
+        """Return what submits calls of this function in bundles; None if each has to be submitted by itself."""
         raise NotImplementedError
 
     def _limit(self, timeout: Any) -> float | None:
@@ -70,11 +75,21 @@ class MappingExecutor(Executor):
         waiting_ends = None if timeout is None else time.monotonic() + timeout
         rows = zip(*iterables, strict=False)  # as the built-in ``map``: the shortest ends it
         if size is None or size == 1 or limit is not None or self._terms.soft_timeout is not None:
+            bundling = self._bundling(task_timeout, fn) if ahead is None else None
+            if bundling is not None:
+                return _each_bundled(bundling, rows, return_exceptions, waiting_ends)
             submit = partial(self._submit_row, task_timeout, fn, return_exceptions)
             return _each_result(submit, rows, ahead, waiting_ends)
+        run = _run_chunk_keeping if return_exceptions else _run_chunk
         chunks = iter(lambda: tuple(itertools.islice(rows, size)), ())
-        submit = partial(self._submit_chunk, task_timeout, fn, return_exceptions)
-        return itertools.chain.from_iterable(_each_result(submit, chunks, ahead, waiting_ends))
+        bundling = self._bundling(task_timeout, run) if ahead is None else None
+        if bundling is not None:
+            calls = ((fn, chunk) for chunk in chunks)
+            each = _each_bundled(bundling, calls, return_exceptions, waiting_ends, is_chunked=True)
+        else:
+            submit = partial(self._submit_chunk, task_timeout, fn, return_exceptions)
+            each = _each_result(submit, chunks, ahead, waiting_ends)
+        return itertools.chain.from_iterable(each)
 
     def map_unordered(
         self,
@@ -168,6 +183,44 @@ def _take_first(
         raise
     pending.extend(map(submit, itertools.islice(calls, 1)))
     return outcome
+
+
+def _each_bundled(
+    bundling: Bundling,
+    rows: Iterator[tuple[Any, ...]],
+    keep: bool,
+    until: float | None,
+    *,
+    is_chunked: bool = False,
+) -> Iterator[Any]:
+    """Submit now, all; give out results as they are asked for."""
+    sizes: list[int] = []
+    if is_chunked and keep:
+        rows = _note_sizes(rows, sizes)
+    bundling.submit(rows)
+    return _take_bundled(bundling, keep, sizes, until)
+
+
+def _note_sizes(rows: Iterator[tuple[Any, ...]], sizes: list[int]) -> Iterator[tuple[Any, ...]]:
+    for row in rows:
+        sizes.append(len(row[1]))
+        yield row
+
+
+def _take_bundled(bundling: Bundling, keep: bool, sizes: list[int], until: float | None) -> Iterator[Any]:
+    is_over = False
+    try:
+        for index in range(len(bundling)):
+            yield _take_one(bundling, index, keep, sizes[index] if sizes else None, until)
+        is_over = True
+    finally:
+        if not is_over:
+            bundling.cancel()
+
+
+def _take_one(bundling: Bundling, index: int, keep: bool, items: int | None, until: float | None) -> Any:
+    taken = bundling.take(index, until)
+    return _Pending(taken, keep, items).take(until) if isinstance(taken, Future) else taken
 
 
 def _run_chunk(fn: Callable[..., T], chunk: tuple[tuple[Any, ...], ...]) -> list[T]:

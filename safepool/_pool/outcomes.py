@@ -115,7 +115,12 @@ def line_of(packed: bytes) -> str:
 
 
 def fail(task: Task, make_error: Callable[[], BaseException]) -> None:
-    """Settle a task that brought no outcome itself."""
+    """Settle a task that brought no outcome itself; of a bundle, all items."""
+    for single in task.each():
+        _fail(single, make_error)
+
+
+def _fail(task: Task, make_error: Callable[[], BaseException]) -> None:
     task.future._task = None
     try:
         error = make_error()
@@ -157,6 +162,11 @@ def cancel_quietly(task: Task) -> bool:
 
 def cancel(task: Task, reason: str) -> None:
     """Cancel a task that has left the queue without having started, and wake whoever waits for it."""
+    for single in task.each():
+        _cancel(single, reason)
+
+
+def _cancel(task: Task, reason: str) -> None:
     task.future._task = None
     if not cancel_quietly(task):  # it counts as running, though it never began
         fail(task, lambda: TaskKilledError(task=task.describe(), pid=task.future.pid or 0, reason=reason))

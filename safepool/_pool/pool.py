@@ -13,11 +13,14 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable
+from concurrent.futures import Future
 from functools import partial
-from typing import Any
+from typing import Any, NoReturn
 
 from safepool._os.wakeup import Wakeup
 from safepool._pool import outcomes
+from safepool._pool.bundle import PENDING, Bundle, Outcomes
+from safepool._pool.bundling import Bundling
 from safepool._pool.delivery import Delivery
 from safepool._pool.future import SafeFuture
 from safepool._pool.handle import WorkerHandle
@@ -78,13 +81,11 @@ class Pool:
 
         Where the pending tasks are limited, this waits for room, or raises ``QueueFullError``.
         """
-        if self._is_closing or _exiting or self._state.broken is not None or self._owner != os.getpid():
-            self._check_owner()
-            self._check_open()
+        self._check_submit()
         future: SafeFuture[Any] = SafeFuture()
         call = fn, args, kwargs
         try:
-            packed, is_plain, loan = self._state.settings.dumps(call, self._state.settings.lends_for(terms))
+            packed, is_plain, loan = self._state.settings.pickler.dumps(call, self._state.settings.lends_for(terms))
             task = Task(next(self._numbers), future, call, packed, terms, is_plain=is_plain, loan=loan)
         except Exception as error:
             task = Task(next(self._numbers), future, call, b"", terms, unfit=error)
@@ -95,14 +96,46 @@ class Pool:
             self._hand_over_with_place(task)
         return future
 
+    def bundling(
+        self, fn: Callable[..., Any], terms: Terms, submit_row: Callable[[tuple[Any, ...]], Future[Any]]
+    ) -> Bundling | None:
+        """Return what takes many calls of a function in bundles, on these terms; None if that cannot be done."""
+        settings = self._state.settings
+        name = settings.pickler.name_of(fn) if settings.bundles(terms) else None
+        if name is None:
+            return None
+        return Bundling(
+            fn,
+            name,
+            terms,
+            settings.pickler,
+            submit=self._submit_bundle,
+            submit_row=submit_row,
+            cancel=self._cancel_bundles,
+        )
+
+    def _submit_bundle(self, bundle: Bundle) -> None:
+        self._check_submit()
+        slots, first = bundle.outcomes.slots, bundle.index
+        self._put_in(bundle)
+        if self._supervisor.is_finished and slots[first] is PENDING:
+            self._refuse_late()
+
+    def _cancel_bundles(self, results: Outcomes) -> None:
+        if self._owner == os.getpid() and self._is_needed:
+            self._ask(partial(self._supervisor.cancel_bundles, results))
+
     def _hand_over(self, task: Task) -> None:
+        self._put_in(task)
+        if self._supervisor.is_finished and not task.future.done():
+            self._refuse_late()
+
+    def _put_in(self, task: Task) -> None:
         if not self._is_started:
             self._ensure_thread()
         self._inbox.append(task)
         if self._supervisor.is_waiting:
             self._wakeup.set()
-        if self._supervisor.is_finished:
-            self._refuse_late(task)
 
     def _hand_over_with_place(self, task: Task) -> None:
         try:
@@ -166,11 +199,7 @@ class Pool:
         """Cancel a task that was sent ahead, if it has not begun; waits for the supervisor, which alone can tell."""
         if self._owner != os.getpid() or self._thread is threading.current_thread():
             return False  # the second: a finalizer that a collection runs there; it cannot wait for itself
-        answered = threading.Event()
-        self._tell(partial(self._supervisor.cancel_sent, task, answered))
-        deadline = time.monotonic() + _START_LIMIT
-        while not answered.wait(_PATIENCE) and not self._is_over.is_set() and time.monotonic() < deadline:
-            pass
+        self._ask(partial(self._supervisor.cancel_sent, task))
         if not task.future.cancelled():
             return False
         task.release()
@@ -195,7 +224,11 @@ class Pool:
         if not self._is_needed or self._owner != os.getpid():
             return {}
         with self._lock:
-            self._supervisor.staff.news.wait_for(self._has_started_all, _START_LIMIT)
+            self._supervisor.staff.awaited += 1
+            try:
+                self._supervisor.staff.news.wait_for(self._has_started_all, _START_LIMIT)
+            finally:
+                self._supervisor.staff.awaited -= 1
             workers = [worker for worker in self._state.workers.values() if worker.state is not WorkerState.ENDING]
         return {worker.contained.pid: WorkerHandle(worker.contained, worker.number) for worker in workers}
 
@@ -227,17 +260,36 @@ class Pool:
         """In the delivery thread: finalizers are user code."""
         self._kept = None
 
+    def _ask(self, wish: Callable[[], None]) -> None:
+        """Tell the supervisor, and wait until it has done so; not for ever."""
+        done = threading.Event()
+
+        def do() -> None:
+            wish()
+            done.set()
+
+        self._tell(do)
+        if self._thread is threading.current_thread():
+            return  # likewise
+        deadline = time.monotonic() + _START_LIMIT
+        while not done.wait(_PATIENCE) and not self._is_over.is_set() and time.monotonic() < deadline:
+            pass
+
     def _tell(self, wish: Callable[[], None]) -> None:
         try:
             self._inbox.append(wish)
         finally:
             self._wakeup.set()
 
-    def _refuse_late(self, task: Task) -> None:
+    def _refuse_late(self) -> NoReturn:
         """A shutdown was quicker than this call of ``submit``: nobody reads the inbox any more."""
-        if not task.future.done():
-            self._inbox.clear()
-            raise RuntimeError("cannot schedule new futures after shutdown")
+        self._inbox.clear()
+        raise RuntimeError("cannot schedule new futures after shutdown")
+
+    def _check_submit(self) -> None:
+        if self._is_closing or _exiting or self._state.broken is not None or self._owner != os.getpid():
+            self._check_owner()
+            self._check_open()
 
     def _check_owner(self) -> None:
         if self._owner != os.getpid():

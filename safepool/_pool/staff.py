@@ -52,7 +52,8 @@ class Staff:
         self._delivery = delivery
         self._preparation = preparation
         self._count = 0
-        self.news = threading.Condition(lock)  # notified when a worker was started, and at each turn
+        self.news = threading.Condition(lock)  # notified when a worker was started, and at each turn, if awaited
+        self.awaited = 0  # by how many threads; changed with the lock held
 
     def start(self) -> Worker | None:
         """Start one more worker; return None if that failed, which is then already seen to."""
@@ -107,7 +108,13 @@ class Staff:
                 number = self._free_id()
                 fds = (theirs.fileno(), channel.their_tickets.fileno(), record.fd)
                 process = WorkerProcess(number, fds, f"SafeProcessPoolWorker-{self._count}")
-                contained = launch(process, self._preparation, settings.environment, (*fds, *settings.inherited_fds))
+                contained = launch(
+                    process,
+                    self._preparation,
+                    settings.environment,
+                    (*fds, *settings.inherited_fds),
+                    in_group=settings.is_strict,
+                )
             record.close()
             undo.pop_all()
         return Worker(self._count, contained, channel, record, oom_kill_count(), id=number)

@@ -4,7 +4,7 @@ Guarded by the pool's one lock. What the supervisor's thread alone reads and wri
 ``breaking``, ``measure_at``, a worker's limits) is written without it. ``places`` is written by callers, too: one
 number at a time, which is atomic (``room``).
 
-Invariants: ``waiting_count`` is the number of entries of ``waiting`` that are in state WAITING; a task is RUNNING if
+Invariants: ``waiting_count`` is what the entries of ``waiting`` weigh that are in state WAITING; a task is RUNNING if
 and only if it is the ``task`` of exactly one worker, and SENT if it is ``ahead`` of one; whoever is in ``idle`` and in
 state IDLE may be given a task.
 """
@@ -12,16 +12,16 @@ state IDLE may be given a task.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
 from concurrent.futures.process import BrokenProcessPool
 from operator import itemgetter
 
 from safepool._plain import NamedTuple, dataclass, field
+from safepool._pool.bundle import Bundle
 from safepool._pool.lanes import Lanes
 from safepool._pool.task import Task, TaskState
 from safepool._pool.terms import Terms
 from safepool._pool.worker import RUNNING, Worker, WorkerState
-from safepool._worker.calls import PackedCall, Parts
+from safepool._worker.calls import CallPickler
 from safepool._worker.segments import Lender
 
 __all__ = ["STUCK", "Headcount", "PoolState", "Settings"]
@@ -46,11 +46,12 @@ class Settings:
     max_pending: int | None
     when_full: str
     leftovers: str
+    is_strict: bool
     environment: dict[str, str]
     outfit: bytes  # pickled: reducers of results, initializer, finalizer; empty for none of them
     inherited_fds: tuple[int, ...]
     lender: Lender
-    dumps: Callable[[Parts, bool], PackedCall]  # of calls, as ``CallPickler`` does
+    pickler: CallPickler
 
     @property
     def sends_ahead(self) -> bool:
@@ -64,6 +65,10 @@ class Settings:
     def lends_for(self, terms: Terms) -> bool:
         """True if large arguments of such a task may be lent: whatever it does to them, nobody needs them again."""
         return not terms.retries and not self.is_measured(terms)
+
+    def bundles(self, terms: Terms) -> bool:
+        """True if many such tasks may go to a worker as one."""
+        return self.sends_ahead and self.max_pending is None and not terms.retries and not self.is_measured(terms)
 
 
 class Headcount(NamedTuple):
@@ -81,7 +86,7 @@ class PoolState:
     settings: Settings
     max_workers: int  # may change, unlike the settings
     waiting: Lanes = field(default_factory=Lanes)
-    waiting_count: int = 0  # those in ``waiting`` that have not been cancelled
+    waiting_count: int = 0  # calls in ``waiting`` that have not been cancelled
     workers: dict[int, Worker] = field(default_factory=dict)
     idle: list[Worker] = field(default_factory=list)
     closing: bool = False
@@ -99,20 +104,27 @@ class PoolState:
     def enqueue(self, *tasks: Task) -> None:
         """Put tasks at the end of the queue."""
         self.waiting.extend(tasks)
-        self.waiting_count += len(tasks)
+        self.waiting_count += sum(task.size for task in tasks)
 
     def put_back(self, task: Task) -> None:
         """Put a task that is to be run once more at the head of its queue."""
         task.state = TaskState.WAITING
         self.waiting.appendleft(task)
-        self.waiting_count += 1
+        self.waiting_count += task.size
 
-    def take_waiting(self) -> Task | None:
-        """Take the next task that is still wanted from the queue, for running or for cancelling."""
+    def take_waiting(self, most: int | None = None) -> Task | None:
+        """Take the next task that is still wanted from the queue, for running or for cancelling.
+
+        Args:
+            most: Of a bundle, take no more than so many items.
+        """
         while self.waiting:
             task = self.waiting.popleft()
             if task.state is TaskState.WAITING:
-                self.waiting_count -= 1
+                if most is not None and isinstance(task, Bundle) and task.size > most:
+                    rest, task = task, task.cut(most)
+                    self.waiting.appendleft(rest)
+                self.waiting_count -= task.size
                 return task
         return None
 
@@ -121,7 +133,7 @@ class PoolState:
         if task.state is not TaskState.WAITING:
             return False
         task.state = TaskState.SETTLED  # the entry in ``waiting`` stays behind, as a stone to step over
-        self.waiting_count -= 1
+        self.waiting_count -= task.size
         self.places.discard(task.number)
         return True
 
@@ -131,16 +143,16 @@ class PoolState:
         Args:
             spare: Leave those alone that a worker is about to take, as the standard library does.
         """
-        spared = [task for task in self.waiting if task.state is TaskState.WAITING] if spare else []
-        spared = spared[: max(0, self.max_workers - self.running())]
-        cancelled = []
+        room = max(0, self.max_workers - self.running()) if spare else 0
+        spared, cancelled = [], []
+        while room and (task := self.take_waiting(room)) is not None:
+            room -= task.size
+            spared.append(task)
         while (task := self.take_waiting()) is not None:
-            if task not in spared:
-                task.state = TaskState.SETTLED
-                self.places.discard(task.number)
-                cancelled.append(task)
-        for task in spared:
-            self.enqueue(task)
+            task.state = TaskState.SETTLED
+            self.places.discard(task.number)
+            cancelled.append(task)
+        self.enqueue(*spared)
         return cancelled
 
     def take_idle(self) -> Worker | None:
@@ -165,25 +177,36 @@ class PoolState:
         return None if limit is None else time.monotonic() + limit
 
     def room_ahead(self, worker: Worker) -> int:
-        """Return how many tasks more may be sent ahead to a busy worker, so that it never waits for one.
+        """Return how many calls more may be sent ahead to a busy worker, so that it never waits for one.
 
         As many as it does in a few milliseconds, and towards the end of the queue its share of what is left: so all
         workers come to an end together.
         """
-        if worker.state is not WorkerState.BUSY or worker.is_stuck or worker.pace is None:
+        if worker.state is not WorkerState.BUSY or worker.is_stuck:
             return 0
-        if not self.settings.sends_ahead:
+        most = self._most_ahead(worker)
+        ahead = worker.calls_ahead
+        return min(most - ahead, self._share()) if 2 * ahead <= most else 0
+
+    def room(self, worker: Worker) -> int:
+        """Return how many calls may be given to a worker that has nothing to do: one, and what may be ahead."""
+        return 1 + max(0, min(self._most_ahead(worker), self._share()) - 1)
+
+    def _most_ahead(self, worker: Worker) -> int:
+        if worker.pace is None or not self.settings.sends_ahead:
             return 0
         most = min(_MOST_AHEAD, int(_AHEAD / max(worker.pace, 1e-6)))
         if self.settings.max_tasks_per_child is not None:
-            most = min(most, self.settings.max_tasks_per_child - worker.runs + len(worker.ahead))
-        share = max(1, self.waiting_count // (2 * self.max_workers))
-        return min(most - len(worker.ahead), share) if 2 * len(worker.ahead) <= most else 0
+            most = min(most, self.settings.max_tasks_per_child - worker.runs + worker.calls_ahead)
+        return most
+
+    def _share(self) -> int:
+        return max(1, self.waiting_count // (2 * self.max_workers))
 
     def most_loaded(self) -> Worker | None:
         """Return whom an idle worker should relieve of its tasks ahead, if there are enough to be worth it."""
-        loaded = [worker for worker in self.workers.values() if worker.ahead and not worker.is_stuck]
-        loads = ((len(worker.ahead) * (worker.pace or 0.0), worker) for worker in loaded)
+        loaded = [worker for worker in self.workers.values() if worker.calls_ahead and not worker.is_stuck]
+        loads = ((worker.calls_ahead * (worker.pace or 0.0), worker) for worker in loaded)
         load, worker = max(loads, key=itemgetter(0), default=(0.0, None))
         return worker if load > _LITTLE else None
 
@@ -216,6 +239,10 @@ class PoolState:
         """Return how many workers stay even if nothing is to be done."""
         settings = self.settings
         return max(settings.min_workers, 1 if settings.spare_workers else 0) + settings.spare_workers
+
+    def most(self) -> int:
+        """Return how many workers there may be."""
+        return self.max_workers + self.settings.spare_workers
 
     def _wanted(self, count: Headcount) -> int:
         busy = min(self.max_workers, count.running + self.waiting_count)
@@ -253,4 +280,4 @@ class PoolState:
 
     def excess(self, count: Headcount) -> int:
         """Return how many workers there are beyond what there may be, since the pool was made smaller."""
-        return max(0, count.staying - self.max_workers - self.settings.spare_workers)
+        return max(0, count.staying - self.most())

@@ -24,6 +24,7 @@ from functools import partial
 from safepool._os.wakeup import Wakeup
 from safepool._pool import outcomes
 from safepool._pool.answers import Answers
+from safepool._pool.bundle import Bundle, Outcomes
 from safepool._pool.delivery import Delivery
 from safepool._pool.dispatch import Action, Do, decide, next_instant
 from safepool._pool.endings import Endings, part
@@ -100,7 +101,7 @@ class Supervisor:
             task.future._task = None
             outcomes.notify_cancelled(task)
 
-    def cancel_sent(self, task: Task, answered: threading.Event) -> None:
+    def cancel_sent(self, task: Task) -> None:
         """A task that was sent ahead is to be cancelled, if it has not begun; not if it counts as begun for good."""
         worker = task.future._worker
         if worker is not None and task.state is TaskState.SENT:
@@ -109,7 +110,17 @@ class Supervisor:
             was_waiting = not task.attempts and not task.put_backs and self._state.discard_waiting(task)
         if was_waiting and not outcomes.cancel_quietly(task):
             self._delivery.put(partial(outcomes.cancel, task, "future.cancel()"))
-        answered.set()
+
+    def cancel_bundles(self, results: Outcomes) -> None:
+        """Whoever consumed the results of a ``map`` has stopped: run no more of its items."""
+        for worker in list(self._state.workers.values()):
+            if any(_is_of(task, results) for task in worker.sent()):
+                self._take_back(worker)
+        with self._lock:
+            unwanted = [task for task in self._state.waiting if _is_of(task, results)]
+            unwanted = [task for task in unwanted if self._state.discard_waiting(task)]
+        for task in unwanted:
+            self._delivery.put(partial(outcomes.cancel, task, "closed"))
 
     def kill(self, task: Task, reason: str) -> None:
         """A task is to be ended, if it still runs."""
@@ -132,7 +143,7 @@ class Supervisor:
         """The pool is to be shut down."""
         if cancel:
             for worker in list(self._state.workers.values()):
-                if worker.ahead:
+                if worker.calls_ahead:
                     self._take_back(worker)
         with self._lock:
             self._state.closing = True
@@ -184,7 +195,6 @@ class Supervisor:
     def _turn(self) -> None:
         self._read_inbox()
         self._read_rings()
-        self._endings.advance()
         now = time.monotonic()
         with self._lock:
             actions = decide(self._state, now)
@@ -192,14 +202,16 @@ class Supervisor:
             self._act(action)
         if self.is_finished:
             return
+        has_buried = self._endings.advance()  # last: it looks through all processes, and others may have work waiting
         with self._lock:
             planned = next_instant(self._state)
-            self.staff.news.notify_all()
+            if self.staff.awaited:
+                self.staff.news.notify_all()
         if self._room.has_news or self._state.broken is not None:
             self._room.open()
         began = time.monotonic()
         wait = None if planned is None else max(0.0, planned - began)
-        if any(action.do is not Do.GIVE for action in actions):
+        if has_buried or any(action.do is not Do.GIVE for action in actions):
             wait = 0.0  # what was done may call for more
         if planned is None:
             events = self._wait(wait)
@@ -425,10 +437,11 @@ class Supervisor:
             workers = list(self._state.workers.values())
             self._state.workers.clear()
             for worker in workers:
-                stranded += worker.sent()
-                for task in worker.sent():
-                    part(worker, task, worker.record.begun_at(task.number))
+                tasks = worker.sent()
                 worker.ahead.clear()
+                for task in tasks:
+                    part(worker, task, worker.record.begun_at(task.number))
+                stranded += tasks
         for task in stranded:
             self._fail(task, lambda _task: outcomes.copy_of(broken))
         for worker in workers:
@@ -446,6 +459,10 @@ class Supervisor:
 
     def _watch_channel(self, worker: Worker) -> None:
         self._watch.channel(worker, partial(self._on_channel, worker))
+
+
+def _is_of(task: Task, results: Outcomes) -> bool:
+    return isinstance(task, Bundle) and task.outcomes is results
 
 
 _POOL_ACTIONS: dict[Do, Callable[[Supervisor], None]] = {

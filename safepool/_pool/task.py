@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import enum
 import reprlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
 from safepool._pool.terms import Terms
@@ -50,6 +50,7 @@ class Task:
         is_plain: Letting go of the call runs nobody's code.
         loan: The segment that has the call's large buffers; held until the call has run.
         unfit: Why it cannot be sent; it fails when its turn comes.
+        size: How many calls it is.
 
     ``state`` changes under the pool's lock only; whoever moves it to SETTLED, and nobody else, gives the future its
     outcome.
@@ -68,6 +69,8 @@ class Task:
         "terms",
         "unfit",
     )
+
+    size: int = 1
 
     def __init__(
         self,
@@ -92,6 +95,14 @@ class Task:
         self.put_backs = 0
         self.is_plain = is_plain
         self.state = TaskState.WAITING
+
+    def pack(self) -> bytes:
+        """Return what it goes as."""
+        return self.payload
+
+    def each(self) -> Iterable[Task]:
+        """Return the tasks that it consists of, to settle each of them."""
+        return (self,)
 
     def release(self) -> None:
         """Let go of the call: this may run finalizers, which are user code."""

@@ -80,6 +80,7 @@ class Worker:
     state: WorkerState = WorkerState.STARTING
     task: Task | None = None  # the one that it runs, or will when it takes the next ticket
     ahead: deque[Task] = field(default_factory=deque)  # sent to it already, to be run after that
+    ahead_size: int = 0  # calls in ``ahead``
     answers: dict[int, Frame] = field(default_factory=dict)  # read, but those of earlier tasks are still to come
     pace: float | None = None  # seconds that its tasks take, lately
     is_spoilt: bool = False  # its tasks have read what was meant for it: it is ended
@@ -120,10 +121,35 @@ class Worker:
         """Return the tasks that it has been given and not answered, in their order."""
         return [*([] if self.task is None else [self.task]), *self.ahead]
 
-    def note_pace(self, elapsed: float) -> None:
-        """Take note of how long a task took; a long one must not be taken for the rule."""
+    @property
+    def calls_ahead(self) -> int:
+        """How many calls it has been sent, beyond the one that it runs."""
+        return self.ahead_size if self.task is None else self.ahead_size + self.task.size - 1
+
+    def line_up(self, task: Task) -> None:
+        """Have a task run after those that it has been sent."""
+        self.ahead.append(task)
+        self.ahead_size += task.size
+
+    def turn(self) -> Task | None:
+        """Take the next of those that it has been sent, if there is one."""
+        if not self.ahead:
+            return None
+        task = self.ahead.popleft()
+        self.ahead_size -= task.size
+        return task
+
+    def strike(self, task: Task) -> None:
+        """Take back the last task that it was sent."""
+        last = self.ahead.pop()
+        assert last is task
+        self.ahead_size -= task.size
+
+    def note_pace(self, elapsed: float, count: int = 1) -> None:
+        """Take note of how long so many tasks took, each; a long one must not be taken for the rule."""
         elapsed = min(elapsed, _LONG)
-        self.pace = elapsed if self.pace is None else self.pace + (elapsed - self.pace) * _NEWEST
+        weight = _NEWEST if count == 1 else 1 - (1 - _NEWEST) ** count
+        self.pace = elapsed if self.pace is None else self.pace + (elapsed - self.pace) * weight
 
     def move(self, to: WorkerState, due: float | None = None) -> None:
         """Go on to the next state of its life, where ``due`` is when it must be over."""

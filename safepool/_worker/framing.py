@@ -45,6 +45,9 @@ class Kind(enum.IntEnum):
     RETURN = 14  # segments that the receiver had lent
     FORGET = 15  # segments that the sender had lent
     SPOILT = 16  # segments that the receiver had lent, and must not lend again
+    RUN_BUNDLE = 17  # many calls of one function; payload as of ``calls``
+    RUN_BUNDLE_WITHIN_LIMITS = 18  # the same; each call may have to be signalled
+    PARTED = 19  # this item of a bundle, and those behind it, will not be run here
 
 
 class ForeignBytesError(Exception):

@@ -95,9 +95,14 @@ class Preparation:
 
 
 def launch(
-    process: BaseProcess, preparation: Preparation, environment: Mapping[str, str], pass_fds: Sequence[int] = ()
+    process: BaseProcess,
+    preparation: Preparation,
+    environment: Mapping[str, str],
+    pass_fds: Sequence[int] = (),
+    *,
+    in_group: bool = False,
 ) -> ContainedProcess:
-    """Start a contained process that runs this process object.
+    """Start a contained process that runs this process object, in a control group of its own if that is asked for.
 
     Raises:
         OSError: It could not be started.
@@ -122,7 +127,8 @@ def launch(
                 )
             )
 
-        return spawn_contained(command, environment, (program_fd, tracker_fd, *window.fds, *pass_fds))
+        fds = (program_fd, tracker_fd, *window.fds, *pass_fds)
+        return spawn_contained(command, environment, fds, in_group=in_group)
     finally:
         os.close(program_fd)
 

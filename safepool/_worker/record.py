@@ -1,9 +1,16 @@
-"""When did the worker begin with its task, and is it to hurry? A few words in memory that host and worker share.
+"""When did the worker begin with its task, and is it to hurry, or to stop? A few words in memory of host and worker.
 
 When it began is written by the worker without a system call before each task, and read by the host only when it
 matters: at a deadline, and at a death, where it tells a task that was running from one that had been sent but never
 begun. Which task has used up its soft timeout is written by the host before it signals the worker: a signal that comes
 late, when the next task runs, is thereby known to mean another.
+
+A worker that runs a *bundle*, many items of a ``map`` that came with one ticket, may be told to stop before the next
+of them, and the host knows at once which it has still to count on (``test_record.py`` tries every order):
+1. The worker says which item comes next, then looks whether it is to stop. If so, it says that by a frame, else it
+   begins.
+2. The host says that the worker is to stop, then looks which item was to come next. Those behind that one are the
+   host's from here on. That one itself is the worker's, or comes back by the frame.
 
 Facts: an aligned word is written and read whole on every machine that CPython runs on; what belongs to a number is
 written before the number, so a number that matches comes with its own. CLOCK_MONOTONIC is the same in all processes.
@@ -40,6 +47,8 @@ class StartRecord:
         self._instant = memory[8:16].cast("d")
         self._warned = memory[16:24].cast("Q")
         self._limit = memory[24:32].cast("d")
+        self._next = memory[32:40].cast("Q")
+        self._stopped = memory[40:48].cast("Q")
 
     def close(self) -> None:
         """Close the descriptor; the memory stays for as long as the object does."""
@@ -55,6 +64,10 @@ class StartRecord:
         """Return when (monotonic seconds) the task of this number began; None if it has not."""
         return self._instant[0] if self._number[0] == number else None
 
+    def last(self) -> int:
+        """Return the number of the task that began last; 0 for none."""
+        return self._number[0]
+
     def warn(self, number: int, limit: float) -> None:
         """In the host: the task of this number has run for its soft timeout, so many seconds."""
         self._limit[0] = limit
@@ -66,3 +79,19 @@ class StartRecord:
         if not number or number != self._number[0]:  # 0 is the initializer, which nobody warns
             return None
         return self._limit[0], self._instant[0]
+
+    def may_go_on(self, bundle: int, item: int) -> bool:
+        """In the worker: return False if it is not to begin with this item of a bundle, nor with any behind it."""
+        self._next[0] = item
+        self.ring.order()
+        return self._stopped[0] != bundle
+
+    def stop(self, bundle: int) -> int:
+        """In the host: have the worker begin with no more items than it must; return the last that it may begin with.
+
+        That is a number of another bundle if the worker has not come to this one yet, or is through with it: a lower
+        one, or a higher one, provided that bundles are sent in the order of their numbers.
+        """
+        self._stopped[0] = bundle
+        self.ring.order()
+        return self._next[0]

@@ -15,24 +15,34 @@ import socket
 import sys
 import time
 from collections import deque
+from collections.abc import Callable
+from functools import partial
 from multiprocessing.context import SpawnProcess
 from types import FrameType, TracebackType
 
 from safepool._os.lifeline import close_in_forked_children
 from safepool._worker import identity, payload
 from safepool._worker.boot import heed_host, on_soft_timeout
-from safepool._worker.calls import CallReader
+from safepool._worker.calls import CallReader, Parts, unpack_bundle
 from safepool._worker.framing import Frame, FrameReader, Kind, header
 from safepool._worker.record import StartRecord
 from safepool._worker.segments import FD_ROOM, Exchange, Lender, Loan, Segment, pack, send_segment
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any, TypeAlias
+
 __all__ = ["WorkerProcess"]
+
+_Packed: TypeAlias = "Any"  # bytes or memoryview, as ``load`` takes it
 
 _RECEIVE_SIZE = 1 << 16  # bytes per read, since each of 128 KiB and more maps fresh memory and unmaps it
 _LARGE_RECEIVE_SIZE = 1 << 18  # where there is much: more than a socket's buffer
 _TICKET_SIZE = 8  # bytes
 _MOST_LENT = 16  # segments; each takes a descriptor in the host
 _MOST_KEPT = 4  # borrowed ones that tasks may hold on to; the host has so many for all workers
+_NUMBERS = frozenset({type(None), bool, int, float, complex})  # of plain types, those that are never lent
+_BUNDLES = frozenset({Kind.RUN_BUNDLE, Kind.RUN_BUNDLE_WITHIN_LIMITS})
 _NUDGE = header(Kind.NUDGE, 0, 0)
 _JOINED_SIZE = 1 << 16  # bytes; up to here one copy costs less than a second system call
 
@@ -113,17 +123,40 @@ class _Server:
             return False
         if frame.kind is Kind.INITIALIZE:
             return self._initialize(frame)
+        if frame.kind in _BUNDLES:
+            self._run_bundle(frame)
+            return True
         if frame.kind is not Kind.RUN:
-            heed_host()
-            on_soft_timeout(self._on_soft_timeout)
+            self._get_ready_for_signals()
             if frame.kind is Kind.RUN_MEASURED:
                 self._lender.trim()  # what earlier tasks have left counts as well
-        begun = self._record.note(frame.task)
-        kind, answer, loan = self._run(frame)
+        self._run(frame.task, self._calls.loads, frame.payload, lends=frame.kind is not Kind.RUN_MEASURED)
+        return True
+
+    def _run_bundle(self, frame: Frame) -> None:
+        """Run one item after the other, until the host has the rest run elsewhere."""
+        name, rows = unpack_bundle(frame.payload)
+        load = partial(self._calls.loads_row, name)
+        has_limits = frame.kind is Kind.RUN_BUNDLE_WITHIN_LIMITS
+        for number, row in enumerate(rows, frame.task):
+            if not self._record.may_go_on(frame.task, number):
+                self._answer(Kind.PARTED, number, b"", 0.0, None)
+                return
+            if has_limits:
+                self._get_ready_for_signals()
+            self._run(number, load, row, lends=True)
+
+    def _get_ready_for_signals(self) -> None:
+        heed_host()
+        on_soft_timeout(self._on_soft_timeout)
+
+    def _run(self, number: int, load: Callable[[_Packed], Parts], packed: _Packed, *, lends: bool) -> None:
+        """Run a call, and have the host know what came of it."""
+        begun = self._record.note(number)
+        kind, answer, loan = self._outcome(load, packed, lends=lends)
         if os.getpid() != self._pid:
             os._exit(0)  # a child that the task forked has come back through it: the channel is its parent's
-        self._answer(kind, frame.task, answer, begun, loan)
-        return True
+        self._answer(kind, number, answer, begun, loan)
 
     def _initialize(self, frame: Frame) -> bool:
         """Get ready, with the pool's reducers and initializer; a worker that cannot says so and leaves."""
@@ -152,13 +185,18 @@ class _Server:
             except BaseException as error:
                 _log_critical("Exception in finalizer:", error)
 
-    def _run(self, frame: Frame) -> tuple[Kind, bytes, Loan | None]:
+    def _outcome(
+        self, load: Callable[[_Packed], Parts], packed: _Packed, *, lends: bool
+    ) -> tuple[Kind, bytes, Loan | None]:
         try:
             try:
                 self._in_task = True
-                fn, args, kwargs = self._calls.loads(frame.payload)
+                fn, args, kwargs = load(packed)
                 value = fn(*args, **kwargs)
-                envelope, answer, loan = self._pack(value, lends=frame.kind is not Kind.RUN_MEASURED)
+                if type(value) in _NUMBERS and not self._reducers:
+                    answer = pickle.dumps(value, pickle.HIGHEST_PROTOCOL)
+                    return (Kind.PLAIN_RESULT if len(answer) < _JOINED_SIZE else Kind.RESULT), answer, None
+                envelope, answer, loan = self._pack(value, lends=lends)
             finally:
                 self._in_task = False
         except BaseException as error:  # a signal's, too, that came an instant after the task's own
@@ -183,20 +221,20 @@ class _Server:
         """Have the host know what came of a task, before the next one begins."""
         head = self._exchange.notes() + header(kind, task, len(content), begun, time.monotonic() - begun)
         segment = None if loan is None else self._exchange.lend(loan)
+        if segment is None and len(content) <= _JOINED_SIZE:
+            frame = head + content
+            if not self._ring.put(frame):
+                self._ring.wakes_host()
+                self._channel.sendall(frame)
+            elif self._ring.wakes_host():
+                self._channel.sendall(_NUDGE)
+            return
+        # All by the channel: what is in the ring could be read before a segment.
+        self._ring.wakes_host()
         if segment is not None:
-            # All by the channel: what is in the ring could be read before it.
-            self._ring.wakes_host()
             self._send_segment(segment)
-            self._channel.sendall(head + content)
-        elif len(content) > _JOINED_SIZE:
-            self._ring.wakes_host()
-            self._channel.sendall(head)
-            self._channel.sendall(content)
-        elif not self._ring.put(frame := head + content):
-            self._ring.wakes_host()
-            self._channel.sendall(frame)
-        elif self._ring.wakes_host():
-            self._channel.sendall(_NUDGE)
+        self._channel.sendall(head)
+        self._channel.sendall(content)
 
     def _send_segment(self, segment: Segment) -> None:
         piece = segment.frame()

@@ -126,6 +126,7 @@ class Safepool(Peer):
         "leftovers": "leftovers",
         "when_full": "when_full",
         "on_error": "on_error",
+        "containment": "containment",
     }
     IMPORT = "from safepool import SafeProcessPoolExecutor as Pool"
     OPEN = "Pool(2)"

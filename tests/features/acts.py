@@ -238,3 +238,15 @@ def steal_tickets(size: int) -> None:
                 stolen.recv(size, socket.MSG_DONTWAIT)
         except OSError:
             pass
+
+
+def give_back(value: object) -> object:
+    return value
+
+
+class Marked:
+    """Something whose end can be seen."""
+
+
+def tell_type(value: object) -> str:
+    return type(value).__name__

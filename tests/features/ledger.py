@@ -2,11 +2,26 @@
 
 from __future__ import annotations
 
+import itertools
 import mmap
+import os
 import time
 from pathlib import Path
 
-__all__ = ["begun_counts", "mark", "mark_and_take", "new_ledger", "open_ledger"]
+from contract.gate import pass_gate
+
+__all__ = [
+    "begun_counts",
+    "mark",
+    "mark_and_fork",
+    "mark_and_take",
+    "mark_and_tell_pid",
+    "mark_or_die",
+    "mark_or_hang",
+    "mark_or_pass_gate",
+    "new_ledger",
+    "open_ledger",
+]
 
 _ledger: mmap.mmap | None = None
 
@@ -41,4 +56,38 @@ def mark_and_take(number: int, seconds: float) -> int:
     until = time.perf_counter() + seconds
     while time.perf_counter() < until:
         pass
+    return number
+
+
+def mark_or_die(number: int, victim: int) -> int:
+    """Begin, and be over, one way or another."""
+    mark(number)
+    if number == victim:
+        os._exit(7)
+    return number
+
+
+def mark_or_hang(number: int, victim: int) -> int:
+    """Begin, and be over, or never."""
+    mark(number)
+    return sum(itertools.repeat(1, 2**42)) if number == victim else number
+
+
+def mark_or_pass_gate(number: int, waiting: int, folder: str) -> int:
+    """Begin, and be over, or wait at the gate."""
+    mark(number)
+    return pass_gate(folder, number) if number == waiting else number
+
+
+def mark_and_tell_pid(number: int) -> int:
+    """Begin; return who ran it."""
+    mark(number)
+    return os.getpid()
+
+
+def mark_and_fork(number: int) -> int:
+    """Begin; come back in a forked child as well, now and then."""
+    mark(number)
+    if number % 100 == 50:
+        os.fork()
     return number

@@ -16,7 +16,18 @@ from collections.abc import Callable, Iterable
 
 from support.rendezvous import report
 
-__all__ = ["ESCAPING", "KEEPING", "KINDS", "MOST_GENERATIONS", "SWARM", "leave", "start", "start_bomb", "start_mover"]
+__all__ = [
+    "ESCAPING",
+    "KEEPING",
+    "KINDS",
+    "MOST_GENERATIONS",
+    "SWARM",
+    "TRACELESS",
+    "leave",
+    "start",
+    "start_bomb",
+    "start_mover",
+]
 
 _LIFETIME = "900"
 _ANNOUNCE = 'echo "$1 $$" > "$2"; exec sleep "$3"'
@@ -51,6 +62,22 @@ _DAEMON = (
     "if os.fork(): os._exit(0)\n"
     "os.execvp(sys.argv[1], sys.argv[1:])"
 )
+
+# The kernel shows as environment what lies between the two addresses of prctl(PR_SET_MM_MAP), field 50 of the stat line
+# and the next; a program may write there, and setproctitle does.
+_OVERWRITER = """
+import ctypes, os, sys, time
+if os.fork(): os._exit(0)
+os.setsid()
+if os.fork(): os._exit(0)
+with open("/proc/self/stat", "rb") as file:
+    fields = file.read().rpartition(b")")[2].split()
+start, end = map(int, fields[47:49])
+ctypes.memset(start, 0, end - start)
+fd = os.open(sys.argv[2], os.O_WRONLY)
+os.write(fd, b"%s %d\\n" % (os.fsencode(sys.argv[1]), os.getpid()))
+time.sleep(float(sys.argv[3]))
+"""
 
 # A Popen that is collected while its child runs warns; the children are meant to be left behind.
 _started: list[subprocess.Popen[bytes]] = []
@@ -112,6 +139,18 @@ def _freed(label: str, reports: str) -> None:
     subprocess.run(command, check=True, stdin=subprocess.DEVNULL, env=environment)
 
 
+def _scrubbed(label: str, reports: str) -> None:
+    """A daemon with an empty environment."""
+    command = [sys.executable, "-I", "-S", "-c", _DAEMON, "/bin/sh", *_sleeper(label, reports)[1:]]
+    subprocess.run(command, check=True, stdin=subprocess.DEVNULL, env={})
+
+
+def _renamed(label: str, reports: str) -> None:
+    """A daemon that writes over its own environment, as setproctitle does."""
+    command = [sys.executable, "-I", "-c", _OVERWRITER, label, reports, _LIFETIME]
+    subprocess.run(command, check=True, stdin=subprocess.DEVNULL)
+
+
 def _keeper_fork(label: str, reports: str) -> None:
     """Hold every descriptor of the worker, as a fork without exec does."""
     with warnings.catch_warnings():
@@ -145,10 +184,13 @@ _STARTERS: dict[str, Callable[[str, str], None]] = {
     "setsid": _setsid,
     "daemon": _daemon,
     "freed": _freed,
+    "scrubbed": _scrubbed,
+    "renamed": _renamed,
     "keeper_fork": _keeper_fork,
     "keeper_exec": _keeper_exec,
 }
 
+TRACELESS = ("freed", "scrubbed", "renamed")  # only a control group knows where they come from
 KEEPING = ("keeper_fork", "keeper_exec")
 ESCAPING = ("jobcontrol", "setpgid", "setsid", "daemon")  # a signal to the worker's group does not reach them
 KINDS = ("plain", "pipeline", *ESCAPING)

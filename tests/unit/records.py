@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import pickle
 from types import SimpleNamespace
 from typing import Any, cast
 
@@ -13,6 +12,8 @@ from safepool._pool.state import PoolState, Settings
 from safepool._pool.task import Task, TaskState
 from safepool._pool.terms import Terms
 from safepool._pool.worker import Worker, WorkerState
+from safepool._worker import payload
+from safepool._worker.calls import CallPickler
 from safepool._worker.channel import Channel
 from safepool._worker.record import StartRecord
 from safepool._worker.segments import Lender
@@ -36,7 +37,9 @@ def new_worker(state: WorkerState = WorkerState.STARTING, **facts: Any) -> Worke
     contained = cast("ContainedProcess", SimpleNamespace(pid=100_000 + number, pidfd=-1))
     begun = facts.pop("begun", {})
     record = cast("StartRecord", SimpleNamespace(begun_at=begun.get))
-    return Worker(number, contained, cast("Channel", None), record, None, state=state, **facts)
+    worker = Worker(number, contained, cast("Channel", None), record, None, state=state, **facts)
+    worker.ahead_size = sum(task.size for task in worker.ahead)
+    return worker
 
 
 def new_state(
@@ -61,11 +64,12 @@ def new_state(
         max_pending=None,
         when_full="block",
         leftovers="keep",
+        is_strict=False,
         environment={},
         outfit=b"",
         inherited_fds=(),
         lender=Lender(1),
-        dumps=lambda call, _lends: (pickle.dumps(call), False, None),
+        pickler=CallPickler(payload.dumps, True, {}, Lender(1)),
     )
     state = PoolState(settings, max_workers, **facts)
     for worker in workers:

@@ -10,10 +10,11 @@ import weakref
 from functools import partial
 from typing import Any
 
+import cloudpickle
 import pytest
 
 from safepool._worker import payload
-from safepool._worker.calls import CallPickler, CallReader
+from safepool._worker.calls import CallPickler, CallReader, pack_bundle, unpack_bundle
 from safepool._worker.segments import Exchange, Lender
 
 pytestmark = pytest.mark.timeout(60)
@@ -78,8 +79,29 @@ def test_function_that_is_not_found_under_its_name_goes_by_value(name: str) -> N
     assert there_and_back(fn, *args) == fn(*args)
 
 
-def test_nothing_of_a_main_module_that_workers_cannot_import_goes_by_name() -> None:
+@pytest.mark.parametrize(("imports_main", "goes_by_name"), [(True, True), (False, False)])
+def test_what_stands_in_main_goes_by_name_where_workers_can_import_it(
+    monkeypatch: pytest.MonkeyPatch, imports_main: bool, goes_by_name: bool
+) -> None:
+    main = types.ModuleType("__main__")
+    exec("def fn(): pass", vars(main))
+    monkeypatch.setitem(sys.modules, "__main__", main)
+    packed, _, _ = new_pickler(imports_main=imports_main).dumps((main.fn, (), {}))
+    assert (packed[0] != 0) == goes_by_name
+
+
+def test_what_is_imported_goes_by_name_though_main_cannot_be_imported() -> None:
     packed, _, _ = new_pickler(imports_main=False).dumps((add, (1, 2), {}))
+    assert packed[0] != 0
+
+
+def test_module_that_the_program_has_registered_by_value_does_not_go_by_name() -> None:
+    here = sys.modules[__name__]
+    cloudpickle.register_pickle_by_value(here)
+    try:
+        packed, _, _ = new_pickler(imports_main=False).dumps((add, (1, 2), {}))
+    finally:
+        cloudpickle.unregister_pickle_by_value(here)
     assert packed[0] == 0
 
 
@@ -141,3 +163,23 @@ def test_function_that_was_replaced_under_its_name_goes_by_value(monkeypatch: py
 def test_unpicklable_argument_is_the_error_that_pickle_has() -> None:
     with pytest.raises((TypeError, pickle.PicklingError)):
         new_pickler().dumps((add, (sys._getframe(),), {}))
+
+
+def test_bundle_is_read_row_by_row() -> None:
+    pickler = new_pickler()
+    name = pickler.name_of(add)
+    assert name is not None
+    rows = [pickler.dumps_row(args) for args in [(1, 2), ([3],), ()]]
+    assert [is_plain for _, is_plain in rows] == [True, False, True]
+    read_name, pieces = unpack_bundle(pack_bundle(name, [row for row, _ in rows]))
+    reader = CallReader(Exchange(1))
+    assert [reader.loads_row(read_name, piece) for piece in pieces] == [
+        (add, (1, 2), {}),
+        (add, ([3],), {}),
+        (add, (), {}),
+    ]
+
+
+@pytest.mark.parametrize("fn", [len, partial(add, 1), Adder().add, Adder])
+def test_what_is_no_function_under_its_name_has_none(fn: Any) -> None:
+    assert new_pickler().name_of(fn) is None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections import Counter, deque
 from typing import Any
 
@@ -10,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from safepool._plain import replace
-from safepool._pool.dispatch import Action, Do, decide, next_instant
+from safepool._pool.dispatch import Action, Do, decide, glance, look_closely, next_instant
 from safepool._pool.state import PoolState
 from safepool._pool.task import Task, TaskState
 from safepool._pool.terms import Terms
@@ -278,7 +279,7 @@ def test_worker_is_given_more_once_half_of_it_is_done_and_its_share_of_the_rest(
     worker = new_worker(BUSY, pace=0.001, ahead=ahead(3))
     state = new_state(worker, waiting=100, max_workers=1)
     assert state.room_ahead(worker) == 0
-    worker.ahead.popleft()
+    worker.turn()
     assert state.room_ahead(worker) == 3
     few = new_state(worker, new_worker(BUSY), waiting=4, max_workers=2)
     assert few.room_ahead(worker) == 1
@@ -317,17 +318,22 @@ instants = st.sampled_from([NOW - 1, NOW, NOW + 1])
 
 
 @st.composite
-def workers(draw: st.DrawFn) -> Worker:
+def workers(draw: st.DrawFn, have_tasks_ahead: bool = False) -> Worker:
     state = draw(st.sampled_from(WorkerState))
     due = draw(instants) if state in (IDLE, *TIMED) and draw(st.booleans()) else None
     if state is STARTING:
         return new_worker(state)
-    return new_worker(state, due=due, runs=draw(st.integers(0, 3)), undelivered=draw(st.integers(0, 1)))
+    facts: dict[str, Any] = {"runs": draw(st.integers(0, 3)), "undelivered": draw(st.integers(0, 1))}
+    if have_tasks_ahead and state is BUSY:
+        facts.update(ahead=ahead(draw(st.integers(0, 2))), pace=draw(st.sampled_from([None, 0.0001, 0.001])))
+    if state is IDLE:
+        facts.update(is_outgrown=draw(st.booleans()))
+    return new_worker(state, due=due, **facts)
 
 
 @st.composite
-def states(draw: st.DrawFn) -> PoolState:
-    chosen = draw(st.lists(workers(), max_size=6))
+def states(draw: st.DrawFn, have_tasks_ahead: bool = False) -> PoolState:
+    chosen = draw(st.lists(workers(have_tasks_ahead), max_size=6))
     room = sum(worker.state not in (LEAVING, ENDING) for worker in chosen)
     facts: dict[str, Any] = {name: draw(st.booleans()) for name in ("closing", "abandoned", "breaking")}
     if draw(st.booleans()):
@@ -361,6 +367,30 @@ def test_decision_concerns_a_worker_once_and_retires_none_with_undelivered_resul
     actions = [action for action in decide(state, NOW) if action.worker is not None]
     assert len({id(action.worker) for action in actions}) == len(actions)
     assert all(action.worker is None or not action.worker.undelivered for action in actions if action.do is Do.RETIRE)
+
+
+@given(states(have_tasks_ahead=True))
+def test_glance_sees_what_a_closer_look_would(state: PoolState) -> None:
+    seen = glance(state, NOW)
+    assert seen is None or seen == look_closely(state, NOW)
+
+
+def test_glance_at_any_number_of_workers_and_tasks_sees_what_a_closer_look_would() -> None:
+    ways = Counter()
+    numbers = itertools.product(range(3), range(3), range(3), range(2), range(2), range(1, 4))
+    for running, idle, waiting, spare, least, most in numbers:
+        workers = [new_worker(BUSY) for _ in range(running)] + [new_worker(IDLE) for _ in range(idle)]
+        state = new_state(*workers, waiting=waiting, max_workers=most, spare=spare, least=least)
+        seen = glance(state, NOW)
+        assert seen is None or seen == look_closely(state, NOW), (running, idle, waiting, spare, least, most)
+        ways[None if seen is None else len(seen)] += 1
+    assert ways.keys() == {None, 0, 1}
+
+
+@pytest.mark.parametrize("waiting", [0, 1, 2])
+def test_glance_is_enough_for_a_pool_that_has_little_to_do(waiting: int) -> None:
+    state = new_state(new_worker(IDLE), new_worker(IDLE), new_worker(BUSY), waiting=waiting)
+    assert glance(state, NOW) == [Action(Do.GIVE)] * min(1, waiting)
 
 
 @given(states())

@@ -14,6 +14,7 @@ import pytest
 
 from safepool import errors
 from safepool.errors import (
+    ContainmentError,
     EndedProcess,
     InitializerError,
     LeftoverWarning,
@@ -58,6 +59,7 @@ FACTS: dict[type[Any], dict[str, Any]] = {
     },
     QueueFullError: {"max_pending": 3},
     TaskKilledError: {"task": "work(1)", "pid": 5, "reason": "future.kill()", "ended": ENDED},
+    ContainmentError: {"reason": "/sys/fs/cgroup/x cannot be made: Permission denied"},
     InitializerError: {"attempts": 3, "reason": "it raised ValueError: no"},
     TransferError: {"task": "work(1)", "reason": "missing argument", "original": "OddError: code 5"},
 }
@@ -228,6 +230,9 @@ class _MyTaskMemoryError(TaskMemoryError): ...
 class _MyQueueFullError(QueueFullError): ...
 
 
+class _MyContainmentError(ContainmentError): ...
+
+
 class _MyTransferError(TransferError):
     pass
 
@@ -241,4 +246,5 @@ SUBCLASSES: dict[type[Any], type[Any]] = {
     SoftTimeoutError: _MySoftTimeoutError,
     TaskMemoryError: _MyTaskMemoryError,
     QueueFullError: _MyQueueFullError,
+    ContainmentError: _MyContainmentError,
 }

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+import threading
 import time
 
 import pytest
 
 from safepool._worker.record import StartRecord
 from unit.brood import Brood, in_forked_child
+from unit.turns import Turns, Word, schedules
 
 pytestmark = pytest.mark.timeout(60)
 
@@ -162,3 +164,53 @@ def test_limit_stands_before_the_number_that_it_belongs_to(monkeypatch: pytest.M
     record.warn(3, 1.5)
 
     assert seen == [None, None, None, (1.5, record.begun_at(3))]
+
+
+# --- bundles ---
+
+
+ITEMS = 3
+
+
+@pytest.mark.parametrize("schedule", [*schedules(2 * ITEMS, host_touches=2)])
+def test_each_item_is_somebody_s_in_whatever_order_the_words_are_touched(schedule: tuple[str, ...]) -> None:
+    """The worker runs what it may, or says where it stops; the host has what lies behind the last it was told of."""
+    record, turns = StartRecord(), Turns(schedule)
+    record.close()
+    first = 100
+    for name in ("_next", "_stopped"):
+        setattr(record, name, Word(getattr(record, name), turns))
+    run: list[int] = []
+    parted: list[int] = []
+    last: list[int] = []
+
+    def work() -> None:
+        for item in range(first, first + ITEMS):
+            if not record.may_go_on(first, item):
+                parted.append(item)
+                break
+            run.append(item)
+        turns.leave("worker")
+
+    def stop() -> None:
+        last.append(record.stop(first))
+        turns.leave("host")
+
+    threads = [threading.Thread(target=work, name="worker"), threading.Thread(target=stop, name="host")]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(30)
+    left_to_worker = range(first, max(first, last[0]) + 1)
+    taken_back = range(left_to_worker.stop, first + ITEMS)
+    comes_back = [item for item in parted if item in left_to_worker]
+    assert sorted([*run, *comes_back, *taken_back]) == [*range(first, first + ITEMS)]
+
+
+def test_stop_is_for_one_bundle() -> None:
+    record = StartRecord()
+    record.close()
+    record.stop(7)
+    assert not record.may_go_on(7, 9)
+    assert record.may_go_on(100, 100)
+    assert record.stop(100) == 100

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import itertools
 import threading
-from collections.abc import Iterator
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from safepool._worker.ring import AnswerRing
+from unit.turns import Turns, Word, schedules
 
 pytestmark = pytest.mark.timeout(60)
 
@@ -90,55 +89,6 @@ def test_whatever_is_left_comes_out_whole_and_in_order(answers: list[bytes], dat
 # --- every order in which the two can come upon each other ---
 
 
-class Turns:
-    """Lets two threads touch the words in the order of a schedule; whoever is through lets the other go on."""
-
-    def __init__(self, schedule: tuple[str, ...]) -> None:
-        self._schedule = list(schedule)
-        self._through: set[str] = set()
-        self._news = threading.Condition()
-
-    def take(self, who: str) -> None:
-        with self._news:
-            assert self._news.wait_for(lambda: self._is_next(who), 30)
-            if self._schedule:
-                self._schedule.pop(0)
-            self._news.notify_all()
-
-    def leave(self, who: str) -> None:
-        with self._news:
-            self._through.add(who)
-            self._news.notify_all()
-
-    def _is_next(self, who: str) -> bool:
-        while self._schedule and self._schedule[0] in self._through:
-            self._schedule.pop(0)
-        return not self._schedule or self._schedule[0] == who
-
-
-class Word:
-    """A word that is touched when it is one's turn."""
-
-    def __init__(self, word: memoryview, turns: Turns) -> None:
-        self._word = word
-        self._turns = turns
-
-    def __getitem__(self, index: int) -> int:
-        self._turns.take(threading.current_thread().name)
-        value: int = self._word[index]
-        return value
-
-    def __setitem__(self, index: int, value: int) -> None:
-        self._turns.take(threading.current_thread().name)
-        self._word[index] = value
-
-
-def schedules(touches: int) -> Iterator[tuple[str, ...]]:
-    """Every order of so many touches by the worker, and three by the host."""
-    for host in itertools.combinations(range(touches + 3), 3):
-        yield tuple("host" if at in host else "worker" for at in range(touches + 3))
-
-
 @pytest.mark.parametrize("is_awake", [True, False])
 def test_one_of_the_two_sees_the_other_in_whatever_order(is_awake: bool) -> None:
     """Else an answer lies there, and the host sleeps until something else happens.
@@ -146,7 +96,7 @@ def test_one_of_the_two_sees_the_other_in_whatever_order(is_awake: bool) -> None
     Every order of the steps, that is; that a machine keeps to the order of each is the fence's business.
     """
     seen = set()
-    for schedule in schedules(6):
+    for schedule in schedules(6, host_touches=3):
         ring, turns = new_ring(), Turns(schedule)
         if is_awake:
             ring.wakes_host()

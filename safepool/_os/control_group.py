@@ -1,0 +1,222 @@
+"""Control groups: the kernel's own list of what descends from a worker, which nothing that it runs can leave.
+
+Used where ``containment="strict"`` is asked for. The host has one directory below the control group that it is in
+itself (the *house*), and each worker one below that. A process is born into its parent's, whatever it does to its
+session, its parents and its environment; to move to another takes the right to write to that other one.
+
+Facts (cgroups(7), the kernel's cgroup-v2.rst): writing to ``cgroup.kill`` (Linux 5.14) kills everybody in a group and
+in those below it, atomically against fork. ``cgroup.freeze`` stops them likewise, and whoever is killed then dies.
+A directory can be removed when no process is left in it, zombies not counted. Without the delegation of the group,
+nobody but root may make one (EACCES, EROFS).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+import threading
+import time
+from collections.abc import Callable
+
+from safepool._os.marker import host_marker
+
+__all__ = ["ControlGroup", "NoControlGroupError", "end_house", "house_of_this_process", "make_sure", "new_group"]
+
+_TRIES = 10  # to make a directory below one that somebody may be removing
+_PATIENCE = 5.0  # seconds for killed processes to die
+_PAUSE = 0.002  # seconds between two looks whether they have
+
+
+class NoControlGroupError(OSError):
+    """No control group can be made here, or nobody put into it."""
+
+
+class ControlGroup:
+    """One directory, and everything below it.
+
+    Attributes:
+        path: Where it is.
+    """
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+
+    def take_in(self, pid: int) -> None:
+        """Have a process live here, and all that it starts from now on.
+
+        Raises:
+            OSError: It may not be moved, or is gone.
+        """
+        _write(f"{self.path}/cgroup.procs", str(pid))
+
+    def pids(self) -> set[int]:
+        """Return who is here, at any depth."""
+        found: set[int] = set()
+        for folder, _, _ in os.walk(self.path):
+            with contextlib.suppress(OSError), open(f"{folder}/cgroup.procs", encoding="ascii") as file:
+                found.update(map(int, file))
+        return found
+
+    def freeze(self, *, on: bool = True) -> None:
+        """Stop everybody, or let them go on; that is done an instant later."""
+        with contextlib.suppress(OSError):
+            _write(f"{self.path}/cgroup.freeze", "1" if on else "0")
+
+    def kill(self) -> None:
+        """Kill everybody."""
+        with contextlib.suppress(OSError):
+            _write(f"{self.path}/cgroup.kill", "1")
+
+    @property
+    def is_populated(self) -> bool:
+        """True while somebody is here who is not dead."""
+        try:
+            with open(f"{self.path}/cgroup.events", encoding="ascii") as file:
+                return "populated 1" in file.read()
+        except OSError:  # it is gone
+            return False
+
+    def remove(self) -> None:
+        """Remove it, if nobody is here; and its house, if it was the last one there."""
+        for folder, _, _ in os.walk(self.path, topdown=False):
+            with contextlib.suppress(OSError):
+                os.rmdir(folder)
+        with contextlib.suppress(OSError):
+            os.rmdir(os.path.dirname(self.path))
+
+
+def new_group(name: str) -> ControlGroup:
+    """Make a group below the house of this process.
+
+    Raises:
+        NoControlGroupError: It cannot be made.
+    """
+    house = house_of_this_process()
+    path = f"{house}/{name}"
+    for tries_left in reversed(range(_TRIES)):
+        try:
+            with contextlib.suppress(FileExistsError):
+                os.mkdir(house)
+            os.mkdir(path)
+        except FileNotFoundError as error:  # the house was just removed with its last group
+            if not tries_left:
+                raise NoControlGroupError(str(error)) from error
+        except OSError as error:
+            raise NoControlGroupError(f"{path} cannot be made: {error.strerror}") from error
+        else:
+            break
+    return ControlGroup(path)
+
+
+def house_of_this_process() -> str:
+    """Return where the groups of this process are, whether it is there or not.
+
+    Raises:
+        NoControlGroupError: This process is in no control group of version 2 that can be seen from here.
+    """
+    token = host_marker()
+    path = _houses.get(token)
+    if path is None:
+        path = _houses[token] = f"{_find_base()}/{token.lower()}"
+    return path
+
+
+def make_sure() -> None:
+    """Find out, once in a process, by doing it: make a group, put a process into it, kill that, remove the group.
+
+    Raises:
+        NoControlGroupError: One of these cannot be done; the message says which, and why.
+    """
+    if host_marker() in _proven:
+        return
+    group = new_group(f"probe-{threading.get_ident()}")
+    try:
+        _prove(group)
+    finally:
+        group.kill()
+        _wait_until(lambda: not group.is_populated)
+        group.remove()
+    _proven.add(host_marker())
+
+
+def end_house(path: str) -> None:
+    """In the janitor: kill whatever is left in the groups of a host that is gone, and remove them."""
+    house = ControlGroup(path)
+    house.kill()
+    _wait_until(lambda: not house.is_populated)
+    for folder, _, _ in os.walk(path, topdown=False):
+        with contextlib.suppress(OSError):
+            os.rmdir(folder)
+
+
+_houses: dict[str, str] = {}  # by the host's marker, since a forked child has one of its own
+_proven: set[str] = set()  # likewise
+
+
+def _prove(group: ControlGroup) -> None:
+    if not os.path.exists(f"{group.path}/cgroup.kill"):
+        raise NoControlGroupError("this kernel has no cgroup.kill, which came with Linux 5.14")
+    import subprocess  # lazily: the janitor has no use for it
+
+    with subprocess.Popen(
+        [sys.executable, "-I", "-S", "-c", "import sys; sys.stdin.read()"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    ) as process:
+        try:
+            group.take_in(process.pid)
+        except OSError as error:
+            process.kill()
+            raise NoControlGroupError(f"no process can be moved to {group.path}: {error.strerror}") from error
+        group.kill()
+
+
+def _find_base() -> str:
+    """Return the directory of the control group that this process is in."""
+    try:
+        mounts = _mounts_of_version_2()
+        with open("/proc/self/cgroup", encoding="utf-8", errors="surrogateescape") as file:
+            ours = next((line.rstrip("\n")[3:] for line in file if line.startswith("0::")), None)
+    except OSError as error:
+        raise NoControlGroupError(f"/proc does not tell: {error.strerror}") from error
+    if ours is None or not mounts:
+        raise NoControlGroupError("there is no hierarchy of version 2 here")
+    for root, where in mounts:
+        top = root.rstrip("/")
+        if ours == root or ours.startswith(f"{top}/"):
+            return os.path.normpath(where + ours[len(top) :]) if ours != root else where
+    raise NoControlGroupError("the group of this process lies outside of what is mounted here")
+
+
+def _mounts_of_version_2() -> list[tuple[str, str]]:
+    """Return (root, mount point) of each hierarchy of version 2; fields as in proc_pid_mountinfo(5)."""
+    mounts = []
+    with open("/proc/self/mountinfo", encoding="utf-8", errors="surrogateescape") as file:
+        for line in file:
+            fields, _, rest = line.partition(" - ")
+            if rest.startswith("cgroup2 "):
+                _, _, _, root, where, *_ = fields.split(" ")
+                mounts.append((_unescape(root), _unescape(where)))
+    return mounts
+
+
+def _unescape(path: str) -> str:
+    for octal, character in (("\\040", " "), ("\\011", "\t"), ("\\012", "\n"), ("\\134", "\\")):
+        path = path.replace(octal, character)
+    return path
+
+
+def _wait_until(is_so: Callable[[], bool]) -> None:
+    give_up = time.monotonic() + _PATIENCE
+    while not is_so() and time.monotonic() < give_up:
+        time.sleep(_PAUSE)
+
+
+def _write(path: str, content: str) -> None:
+    fd = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
+    try:
+        os.write(fd, content.encode())  # one write: what follows would be another order
+    finally:
+        os.close(fd)

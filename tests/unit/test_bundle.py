@@ -1,0 +1,100 @@
+"""A bundle: divided anywhere, each item in one place, never two of a number."""
+
+from __future__ import annotations
+
+import itertools
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from safepool._pool.bundle import PENDING, Bundle, Outcomes
+from safepool._pool.task import TaskState
+from safepool._pool.terms import Terms
+from safepool._worker.calls import unpack_bundle
+
+pytestmark = pytest.mark.timeout(60)
+
+
+def new_bundle(size: int, outcomes: Outcomes | None = None) -> Bundle:
+    outcomes = outcomes or Outcomes()
+    outcomes.slots += [PENDING] * size
+    rows: list[Any] = [(b"%d" % item, (item,), item % 2 == 0) for item in range(size)]
+    return Bundle(abs, b"\x03m\nf", rows, outcomes, Terms(), base=0, index=0, size=size)
+
+
+def items_of(bundle: Bundle | None) -> list[int]:
+    """What a worker would be sent."""
+    if bundle is None:
+        return []
+    name, rows = unpack_bundle(bundle.pack())
+    assert name == b"m\nf"
+    return [int(bytes(row)) for row in rows]
+
+
+def test_bundle_that_is_given_out_again_has_a_higher_number_each_time() -> None:
+    bundle, other = new_bundle(3), new_bundle(3)
+    numbers = []
+    for _ in range(3):
+        for each in (bundle, other):
+            each.renew()
+            numbers.append(each.number)
+    assert numbers == sorted(numbers)
+    assert all(later - earlier > 3 for earlier, later in itertools.pairwise(numbers))
+
+
+@given(st.integers(1, 20), st.data())
+def test_wherever_a_bundle_is_divided_each_item_is_in_one_part(size: int, data: st.DataObject) -> None:
+    bundle = new_bundle(size)
+    done = data.draw(st.integers(0, size - 1))
+    bundle.step(done)
+    last = bundle.number + data.draw(st.integers(-2, size + 2))
+    rest = bundle.cut_behind(last)
+    assert items_of(bundle) + items_of(rest) == list(range(done, size))
+    assert bundle.size >= 1
+    if rest is not None:
+        assert bundle.size == max(1, last - bundle.number + 1)
+        some = data.draw(st.integers(1, rest.size))
+        first = rest.cut(some)
+        assert items_of(first) + items_of(rest) == list(range(done + bundle.size, size))
+
+
+def test_items_that_are_over_give_back_the_arguments_that_are_not_plain() -> None:
+    bundle = new_bundle(5)
+    number = bundle.number
+    assert bundle.step(3) == [(1,)]
+    assert (bundle.number, bundle.index, bundle.size) == (number + 3, 3, 2)
+    assert bundle.ticket == number
+    assert items_of(bundle) == [3, 4]
+
+
+def test_item_that_leaves_is_a_task_whose_future_the_consumer_finds() -> None:
+    outcomes = Outcomes()
+    bundle = new_bundle(2, outcomes)
+    bundle.attempts, bundle.state = 1, TaskState.RUNNING
+    task = bundle.take_first()
+    assert outcomes.slots == [task.future, PENDING]
+    assert task.future.running()
+    assert (task.payload, task.call, task.attempts, task.state) == (
+        b"\x03m\nf0",
+        (abs, (0,), {}),
+        1,
+        TaskState.RUNNING,
+    )
+    waiting = new_bundle(1).take_first()
+    assert waiting.future.cancel()
+
+
+@pytest.mark.parametrize(("ahead", "leaving"), [(-5, 1), (-1, 1), (0, 1), (1, 2), (3, 4), (9, 4)])
+def test_of_a_dead_worker_s_bundle_what_had_begun_leaves(ahead: int, leaving: int) -> None:
+    bundle = new_bundle(4)
+    assert len(bundle.take_begun(bundle.number + ahead)) == leaving
+    assert bundle.size == 4 - leaving
+
+
+def test_items_go_on_their_own_ways_one_by_one() -> None:
+    bundle = new_bundle(4)
+    bundle.step(1)
+    assert [task.call[1] for task in bundle.each()] == [(1,), (2,), (3,)]
+    assert bundle.size == 0
