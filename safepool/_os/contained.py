@@ -1,16 +1,18 @@
 """A contained process: started with its lifeline armed, ended with everything that it started.
 
-The one place where the mechanisms of this floor are put together; pool workers and the processes of the
-multiprocessing context are both made here.
+The one place where the mechanisms of this floor are put together; pool workers, the processes of the multiprocessing
+context and the commands of ``safepool run`` are all made here.
 """
 
 from __future__ import annotations
 
 import contextlib
 import os
+import signal
 import subprocess
 import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import TypeVar
 
 from safepool._os import process_exit
 from safepool._os.control_group import ControlGroup, house_of_this_process, new_group
@@ -22,27 +24,20 @@ from safepool._os.process_table import list_rows, read_row
 from safepool._os.process_tree import Leader, TreeEnding
 from safepool._os.tree_members import TreeMembers
 
-__all__ = ["ContainedProcess", "spawn"]
+__all__ = ["ContainedProcess", "ContainedProgram", "contain", "spawn"]
 
 
-class ContainedProcess:
-    """A process of ours in its own session and group, held by a pidfd.
+class ContainedProgram:
+    """Any program in a group of its own, held by a pidfd; it need not know that it is contained.
 
     Attributes:
         pid: Its number, pinned until ``release``.
         pidfd: Readable once it is dead.
-        ended: What was ended with it, once its tree is gone.
         members: Finds the process and everything beneath it.
     """
 
     def __init__(
-        self,
-        leader: Leader,
-        pidfd: int,
-        lifeline: ArmedPipe,
-        switch: ArmedPipe,
-        marker: str,
-        group: ControlGroup | None = None,
+        self, leader: Leader, pidfd: int, lifeline: ArmedPipe, marker: str, group: ControlGroup | None = None
     ) -> None:
         self.pid = leader.pid
         self.pidfd = pidfd
@@ -50,23 +45,10 @@ class ContainedProcess:
         self.members = TreeMembers(leader, f"{marker}=".encode())
         self._leader = leader
         self._lifeline = lifeline
-        self._switch = switch
         self._group = group
         self._lock = threading.Lock()  # between ``release`` and questions from other threads
         self._exit_status: int | None = None
         self._slot = janitor().enter(leader)  # last: nothing fails after it
-
-    def read_stack(self) -> bytes:
-        """Return what faulthandler has written since the last call."""
-        try:
-            return os.read(self._switch.read_fd, 1 << 16)
-        except BlockingIOError:
-            return b""
-
-    @property
-    def stack_fd(self) -> int:
-        """Where the process's faulthandler writes, after ``request_stack``."""
-        return self._switch.read_fd
 
     def has_ended(self, wait: float = 0.0) -> bool:
         """Return True once the first process is dead, or dies within a (short) wait; its descendants may live."""
@@ -97,6 +79,65 @@ class ContainedProcess:
         """Signal its whole group; return False if there is no safe way to."""
         return self._signal_group(self._leader, signum)
 
+    def end_tree(self) -> TreeEnding:
+        """Freeze the process's group; return what ends it, and everything beneath it, when the caller advances it."""
+        ending = TreeEnding([self._leader], f"{self.marker}=".encode(), self._signal_group, group=self._group)
+        ending.freeze()
+        return ending
+
+    def release(self) -> None:
+        """Let go of a process whose tree is gone: reap it, close everything, strike it off the register."""
+        self._lifeline.close_write()  # fires a last time: nothing is left to be hit, or it should be
+        with self._lock:
+            self._exit_status = process_exit.read_exit_status(self.pidfd)
+            process_exit.reap(self.pidfd)
+            pidfd, self.pidfd = self.pidfd, -1
+            os.close(pidfd)
+        self._lifeline.close_read()
+        if self._group is not None:
+            self._group.remove()
+        janitor().strike(self._slot)
+
+    def _signal_group(self, leader: Leader, signum: int) -> bool:
+        if process_exit.send_signal(self.pidfd, signum, group=True):
+            return True
+        if process_exit.is_unreaped_child(self.pidfd):  # the number is pinned: the group is ours
+            try:
+                os.killpg(leader.pid, signum)
+            except (ProcessLookupError, PermissionError):
+                return False
+            return True
+        self._lifeline.fire()  # somebody reaped it: only the pipe still knows the group, and only to kill it
+        return False
+
+
+class ContainedProcess(ContainedProgram):
+    """A process of ours in its own session, which has adopted its lifeline and keeps the write end of a switch."""
+
+    def __init__(
+        self,
+        leader: Leader,
+        pidfd: int,
+        lifeline: ArmedPipe,
+        switch: ArmedPipe,
+        marker: str,
+        group: ControlGroup | None = None,
+    ) -> None:
+        self._switch = switch
+        super().__init__(leader, pidfd, lifeline, marker, group)
+
+    def read_stack(self) -> bytes:
+        """Return what faulthandler has written since the last call."""
+        try:
+            return os.read(self._switch.read_fd, 1 << 16)
+        except BlockingIOError:
+            return b""
+
+    @property
+    def stack_fd(self) -> int:
+        """Where the process's faulthandler writes, after ``request_stack``."""
+        return self._switch.read_fd
+
     def open_group(self) -> list[int]:
         """Return pidfds of whoever is alive in its group, besides itself; the caller closes them."""
         pidfds: list[int] = []
@@ -120,9 +161,7 @@ class ContainedProcess:
     def end_tree(self) -> TreeEnding:
         """Freeze the process's group; return what ends it, and everything beneath it, when the caller advances it."""
         self._switch.disarm()  # else the first death would take the clean-up processes along
-        ending = TreeEnding([self._leader], f"{self.marker}=".encode(), self._signal_group, group=self._group)
-        ending.freeze()
-        return ending
+        return super().end_tree()
 
     def end_descendants(self, spared: Iterable[int]) -> TreeEnding:
         """Return what ends everything beneath the process, but not itself, nor those and what descends from them."""
@@ -136,29 +175,11 @@ class ContainedProcess:
 
     def release(self) -> None:
         """Let go of a process whose tree is gone: reap it, close everything, strike it off the register."""
-        self._lifeline.close_write()  # fires a last time: nothing is left to be hit, or it should be
-        with self._lock:
-            self._exit_status = process_exit.read_exit_status(self.pidfd)
-            process_exit.reap(self.pidfd)
-            pidfd, self.pidfd = self.pidfd, -1
-            os.close(pidfd)
-        self._lifeline.close_read()
+        super().release()
         self._switch.close()
-        if self._group is not None:
-            self._group.remove()
-        janitor().strike(self._slot)
 
-    def _signal_group(self, leader: Leader, signum: int) -> bool:
-        if process_exit.send_signal(self.pidfd, signum, group=True):
-            return True
-        if process_exit.is_unreaped_child(self.pidfd):  # the number is pinned: the group is ours
-            try:
-                os.killpg(leader.pid, signum)
-            except (ProcessLookupError, PermissionError):
-                return False
-            return True
-        self._lifeline.fire()  # somebody reaped it: only the pipe still knows the group, and only to kill it
-        return False
+
+_Contained = TypeVar("_Contained", bound=ContainedProgram)
 
 
 def spawn(
@@ -180,15 +201,11 @@ def spawn(
     Raises:
         OSError: It could not be started, for want of descriptors, memory, processes, or the executable.
     """
-    lifeline = ArmedPipe()
-    try:
-        switch = ArmedPipe()
-    except BaseException:
-        lifeline.close()
-        raise
-    started = group = None
-    try:
-        marker = next_worker_marker()
+    switch = ArmedPipe()
+    group: ControlGroup | None = None
+
+    def start(lifeline: ArmedPipe, marker: str) -> int:
+        nonlocal group
         if in_group:
             janitor().note_house(house_of_this_process())
             group = new_group(marker.rpartition("_")[2])
@@ -199,27 +216,59 @@ def spawn(
             pass_fds=(lifeline.read_fd, switch.write_fd, *pass_fds),
             env={**snapshot(), **environment, marker: marker_value()},
         )
-        lifeline.arm(started.pid)
+        started.returncode = 0  # we wait for it by pidfd: keep Popen from doing so, and from warning that it did not
+        return started.pid
+
+    def hold(leader: Leader, pidfd: int, lifeline: ArmedPipe, marker: str) -> ContainedProcess:
         if group is not None:
-            group.take_in(started.pid)  # long before the interpreter in it is up, and can start anything
-        contained = _hold(started.pid, lifeline, switch, marker, group)
+            group.take_in(leader.pid)  # long before the interpreter in it is up, and can start anything
+        switch.arm(leader.pid)
+        return ContainedProcess(leader, pidfd, lifeline, switch, marker, group)
+
+    try:
+        contained = contain(start, hold)
     except BaseException:
-        lifeline.close()  # fires: a process that was started half-way goes with it
         switch.close()
-        if started is not None:
-            started.kill()  # where it is the arming that failed, nothing has fired
-            started.wait()
         if group is not None:
             group.remove()
         raise
-    started.returncode = 0  # we wait for it by pidfd: keep Popen from doing so, and from warning that it did not
     switch.close_write()
     return contained
 
 
+def contain(
+    start: Callable[[ArmedPipe, str], int], hold: Callable[[Leader, int, ArmedPipe, str], _Contained]
+) -> _Contained:
+    """Start something contained.
+
+    Args:
+        start: Starts it in a group of its own, given its lifeline and the variable that its environment is to have;
+            returns its number.
+        hold: Makes what stands for it, from its number and start time, its pidfd, lifeline and variable.
+
+    Raises:
+        OSError: It could not be started.
+    """
+    lifeline = ArmedPipe()
+    pid: int | None = None
+    try:
+        marker = next_worker_marker()
+        pid = start(lifeline, marker)
+        lifeline.arm(pid)
+        return _hold(pid, lifeline, marker, hold)
+    except BaseException:
+        lifeline.close()  # fires: a process that was started half-way goes with it
+        if pid is not None:
+            with contextlib.suppress(ChildProcessError):  # with SIGCHLD ignored the kernel itself reaps
+                os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT)  # the number is still its own
+                os.kill(pid, signal.SIGKILL)  # where it is the arming that failed, nothing has fired
+                os.waitpid(pid, 0)
+        raise
+
+
 def _hold(
-    pid: int, lifeline: ArmedPipe, switch: ArmedPipe, marker: str, group: ControlGroup | None
-) -> ContainedProcess:
+    pid: int, lifeline: ArmedPipe, marker: str, hold: Callable[[Leader, int, ArmedPipe, str], _Contained]
+) -> _Contained:
     pidfd = process_exit.open_pidfd(pid)
     try:
         row = read_row(pid)
@@ -227,8 +276,7 @@ def _hold(
             raise ChildProcessError(  # noqa: TRY301  # the clean-up below is for this, too
                 f"process {pid} was reaped by somebody else as soon as it had started"
             )
-        switch.arm(pid)
-        return ContainedProcess(Leader(pid, row.start), pidfd, lifeline, switch, marker, group)
+        return hold(Leader(pid, row.start), pidfd, lifeline, marker)
     except BaseException:
         if pidfd is not None:
             os.close(pidfd)

@@ -1,13 +1,17 @@
-"""What environment does a child get? Ours, as it is at this instant.
+"""What environment does a child get? Ours, as it is at this instant; or as we were given it.
 
-Facts: ``os.environ`` is a plain mapping; copying it while another thread changes it can raise, and is tried again.
+Facts:
+* ``os.environ`` is a plain mapping; copying it while another thread changes it can raise, and is tried again.
+* In the C locale Python sets LC_CTYPE for itself, and with that for its children (PEP 538).
 """
 
 from __future__ import annotations
 
 import os
 
-__all__ = ["snapshot"]
+from safepool._os.process_table import environment_of
+
+__all__ = ["inherited", "snapshot"]
 
 _MOST_TRIES = 100
 
@@ -20,3 +24,11 @@ def snapshot() -> dict[str, str]:
         except (KeyError, RuntimeError):  # a variable went, or came, under the copying
             continue
     return dict(os.environ)
+
+
+def inherited() -> dict[str, str]:
+    """Return the environment without what Python itself has added to it."""
+    environment, given = snapshot(), environment_of(os.getpid())
+    if given and b"\0LC_CTYPE=" not in b"\0" + given:
+        environment.pop("LC_CTYPE", None)
+    return environment

@@ -4,6 +4,8 @@ Facts (proc(5)): ``statm`` gives resident pages at once; a page that several pro
 ``smaps_rollup`` gives each its share (Pss), what is swapped out included, but walks all mappings: about a millisecond
 for each gigabyte. So the quick sum, which is never below the true one but for what is swapped out, decides whether the
 true one is asked for.
+
+Nothing tells that a tree has grown, so it is looked at again and again.
 """
 
 from __future__ import annotations
@@ -14,14 +16,21 @@ from collections.abc import Iterable
 from safepool._os.process_table import have_one_memory, list_rows, memory_share_of, read_row, resident_pages_of
 from safepool._os.tree_members import TreeMembers
 
-__all__ = ["measure_trees", "resident_size"]
+__all__ = ["FIRST_LOOK", "measure_trees", "pause_after", "resident_size"]
 
+FIRST_LOOK = 0.1  # seconds; later looks follow each other as quickly, where they cost little
+_SHARE = 10  # at most one part in so many of a core's time goes into it, on a machine full of processes, too
 _PAGE = os.sysconf("SC_PAGE_SIZE")
 
 
 def resident_size(pid: int) -> int:
     """Return the bytes that the process has in memory; 0 if it is gone."""
     return resident_pages_of(pid) * _PAGE
+
+
+def pause_after(cost: float) -> float:
+    """Return the seconds until the next look, after one that took so many seconds of a core."""
+    return max(FIRST_LOOK, _SHARE * cost)
 
 
 def measure_trees(trees: Iterable[tuple[TreeMembers, int]]) -> list[int]:

@@ -17,7 +17,16 @@ import select
 import signal
 import struct
 
-__all__ = ["has_ended", "is_unreaped_child", "open_pidfd", "read_exit_status", "reap", "send_signal"]
+__all__ = [
+    "has_ended",
+    "is_unreaped_child",
+    "open_pidfd",
+    "read_exit_status",
+    "read_stop",
+    "reap",
+    "reap_adopted",
+    "send_signal",
+]
 
 _LONGEST_POLL = 2**31 - 1  # milliseconds, 24 days: poll takes no more
 
@@ -72,12 +81,33 @@ def read_exit_status(pidfd: int) -> int | None:
     return end.si_status if end.si_code == os.CLD_EXITED else -end.si_status
 
 
+def read_stop(pidfd: int) -> int | None:
+    """Return the signal by which a child was stopped since this was last asked, if it was."""
+    try:
+        stop = os.waitid(os.P_PIDFD, pidfd, os.WSTOPPED | os.WNOHANG)
+    except ChildProcessError:
+        return None
+    return None if stop is None else stop.si_status
+
+
 def reap(pidfd: int) -> None:
     """Free the number of an ended child. From here on it may name a stranger."""
     try:
         os.waitid(os.P_PIDFD, pidfd, os.WEXITED | os.WNOHANG)
     except ChildProcessError:
         pass  # somebody else did
+
+
+def reap_adopted(own: int) -> None:
+    """Reap every child that has ended but this one: orphans of others, which the first process of a container is given.
+
+    Only for a program of ours that has no other children: a host's are its own business.
+    """
+    try:
+        while (end := os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)) and end.si_pid != own:
+            os.waitpid(end.si_pid, os.WNOHANG)
+    except ChildProcessError:
+        pass  # there is none
 
 
 def send_signal(pidfd: int, signum: int, *, group: bool = False) -> bool:

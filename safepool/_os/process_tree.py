@@ -70,7 +70,7 @@ def is_cleaner(command: str) -> bool:
 
 
 class Leader(NamedTuple):
-    """The first process of a tree: leader of its own session and group."""
+    """The first process of a tree: leader of its own group, and mostly of its own session."""
 
     pid: int
     start: int
@@ -186,14 +186,14 @@ class TreeEnding:
         self._retry_at = time.monotonic() + _RETRY
         return False
 
-    def run(self) -> None:
-        """Do all of it, waiting as long as it takes (at most a few seconds)."""
+    def run(self) -> list[int]:
+        """Do all of it, waiting as long as it takes (at most a few seconds); return who would not die."""
         while not self.advance():
             poll = select.poll()
             for pidfd in self.pidfds():
                 poll.register(pidfd, select.POLLIN)
             poll.poll(max(0.0, self.wake_at - time.monotonic()) * 1000 + 1)
-        self.close()
+        return self.close()
 
     def close(self) -> list[int]:
         """Let go of everybody; return the process ids of those that would not die."""

@@ -34,7 +34,7 @@ class TreeMembers:
 
     def _is_member(self, row: ProcessRow) -> bool:
         name = (row.pid, row.start)
-        if row.session == self.leader.pid or name in self._known:
+        if self.leader.pid in (row.session, row.group) or name in self._known:
             return True
         if name in self._strangers:
             return False

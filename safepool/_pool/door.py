@@ -24,6 +24,7 @@ __all__ = [
     "check_seconds",
     "check_size",
     "check_terms",
+    "parse_size",
 ]
 
 _SIZE = re.compile(r"\s*(\d+(?:\.\d*)?|\.\d+)\s*([KMGT]i?|k)?B\s*")
@@ -73,7 +74,7 @@ def check_size(name: str, value: int | str | None) -> int | None:
         return None
     if isinstance(value, bool) or not isinstance(value, int | str):
         raise TypeError(f"{name} must be a number of bytes, a text like '2GiB' or None, not {value!r}")
-    size = value if isinstance(value, int) else _parse_size(name, value)
+    size = value if isinstance(value, int) else parse_size(name, value)
     if size < _LEAST_SIZE:
         raise ValueError(
             f"{name} must be {_LEAST_SIZE >> 20} MiB or more, not {value!r}: a worker that does nothing needs half"
@@ -81,7 +82,12 @@ def check_size(name: str, value: int | str | None) -> int | None:
     return size
 
 
-def _parse_size(name: str, text: str) -> int:
+def parse_size(name: str, text: str) -> int:
+    """Return the bytes that a text like "2GiB" stands for.
+
+    Raises:
+        ValueError: It is no size.
+    """
     match = _SIZE.fullmatch(text)
     size = math.inf if match is None else float(match[1]) * _FACTORS[match[2]]
     if not math.isfinite(size):

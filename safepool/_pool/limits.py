@@ -18,7 +18,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Protocol
 
-from safepool._os.memory import measure_trees
+from safepool._os.memory import FIRST_LOOK, measure_trees, pause_after
 from safepool._pool import outcomes
 from safepool._pool.state import PoolState
 from safepool._pool.task import Task
@@ -33,8 +33,6 @@ _DUMP_PAUSE = 0.005  # seconds without news after which the stacks are taken to 
 _LONGEST_DUMP = 1 << 20  # bytes; those of a hundred threads are a tenth of that. A task can write there, too
 _START_GRACE = 1.0  # seconds for a worker to begin with a task it has been sent; more than any scheduler's delay
 _OVERSLEEP = 1.0  # seconds; more than this late, and the host was stopped or suspended rather than busy
-_MEASURE_EVERY = 0.1  # seconds
-_MEASURE_SHARE = 10  # at most one part in so many of a core's time goes into it, on a machine full of processes, too
 
 
 class TakeBack(Protocol):
@@ -78,7 +76,7 @@ class Limits:
         limit = _current_limit(worker)
         worker.due = None if limit is None else min(now, worker.begun_at() or now) + limit
         if worker.task.terms.memory_limit is not None and self._state.measure_at is None:
-            self._state.measure_at = worker.handed + _MEASURE_EVERY
+            self._state.measure_at = worker.handed + FIRST_LOOK
 
     def warn(self, worker: Worker) -> None:
         """Past the soft timeout: have the worker raise ``SoftTimeoutError`` in the task."""
@@ -140,7 +138,7 @@ class Limits:
                     worker.is_unwanted = True  # it would only grow again
                     self._condemn(worker, partial(outcomes.outgrown, limit, size), grace=0.0)
         cost = time.thread_time() - began
-        self._state.measure_at = time.monotonic() + max(_MEASURE_EVERY, _MEASURE_SHARE * cost)
+        self._state.measure_at = time.monotonic() + pause_after(cost)
 
     def before_wait(self) -> None:
         """Take note of what tells an oversleeping host from a busy one."""

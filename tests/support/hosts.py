@@ -28,7 +28,7 @@ __all__ = ["Host", "Program"]
 _HERE = Path(__file__).parent
 # Makes the terminal on its standard input the controlling one, then becomes the program.
 _ON_TERMINAL = (
-    "import fcntl, os, sys, termios\nfcntl.ioctl(0, termios.TIOCSCTTY, 0)\nos.execv(sys.executable, sys.argv[1:])"
+    "import fcntl, os, sys, termios\nfcntl.ioctl(0, termios.TIOCSCTTY, 0)\nos.execvp(sys.argv[1], sys.argv[1:])"
 )
 # Adopts and reaps whatever the program's processes leave behind: an init that is slow at it would let thousands of
 # zombies pile up, and the machine run out of numbers. Ends when everything has.
@@ -65,20 +65,31 @@ class Program:
         self.run([sys.executable, str(path), self.rendezvous.path, *args], terminal=terminal)
 
     def run(
-        self, command: list[str], *, terminal: int | None = None, environment: Mapping[str, str] | None = None
+        self,
+        command: list[str],
+        *,
+        terminal: int | None = None,
+        on_screen: bool = False,
+        environment: Mapping[str, str] | None = None,
+        **variables: str,
     ) -> None:
+        """Start a command, on a terminal if one is given; its output goes to files, or ``on_screen``."""
         if terminal is not None:
             command = [sys.executable, "-c", _ON_TERMINAL, *command]
         with open(self.directory / "stdout", "wb") as out, open(self.directory / "stderr", "wb") as err:
             self.process = subprocess.Popen(
                 command,
                 stdin=subprocess.PIPE if terminal is None else terminal,
-                stdout=out,
-                stderr=err,
-                env={**self._environment(), **(environment or {})},
+                stdout=terminal if on_screen else out,
+                stderr=terminal if on_screen else err,
+                env={**self._environment(), **(environment or {}), **variables},
                 start_new_session=True,
             )
         self._handle = self._stack.enter_context(Handle(self.process.pid))
+
+    @property
+    def stdout(self) -> str:
+        return (self.directory / "stdout").read_text(errors="replace")
 
     @property
     def stderr(self) -> str:

@@ -13,6 +13,7 @@ import os
 import re
 import signal
 import struct
+import subprocess
 import sys
 import threading
 import time
@@ -64,6 +65,10 @@ def work_then_die(reports: str, label: str, gate: str, how: str, leave: Iterable
     work_then_wait(reports, label, gate, leave)
     DEATHS[how]()
     raise AssertionError("still alive")
+
+
+def run_command(command: list[str]) -> int:
+    return subprocess.call(command, stdin=subprocess.DEVNULL)
 
 
 def exit_now(status: int) -> NoReturn:

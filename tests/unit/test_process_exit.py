@@ -85,6 +85,25 @@ def test_living_process_has_not_ended(brood: Brood, hold: Callable[[int], int], 
     assert process_exit.is_unreaped_child(pidfd)
 
 
+def test_stop_is_told_once_and_does_not_hide_the_end(brood: Brood, hold: Callable[[int], int]) -> None:
+    process = brood.sleeper()
+    pidfd = hold(process.pid)
+    assert process_exit.read_stop(pidfd) is None
+    for _ in range(2):
+        process.send_signal(signal.SIGSTOP)
+        is_in_state(process.pid, "T")
+        assert process_exit.read_stop(pidfd) == signal.SIGSTOP
+        assert process_exit.read_stop(pidfd) is None
+        process.send_signal(signal.SIGCONT)
+        is_in_state(process.pid, "S")
+    process.kill()
+    assert process_exit.has_ended(pidfd, 30)
+    assert process_exit.read_stop(pidfd) is None
+    assert process_exit.read_exit_status(pidfd) == -signal.SIGKILL
+    process_exit.reap(pidfd)
+    assert process_exit.read_stop(pidfd) is None
+
+
 def test_process_that_is_no_child_is_no_unreaped_child(brood: Brood, hold: Callable[[int], int]) -> None:
     assert not process_exit.is_unreaped_child(hold(os.getpid()))
     brood.python("if os.fork(): stay()\nsay('grandchild'); stay()")

@@ -9,7 +9,8 @@ from collections.abc import Callable
 import pytest
 
 from safepool._os import tree_members
-from safepool._os.process_table import ProcessRow, list_rows
+from safepool._os.process_table import ProcessRow, list_rows, read_row
+from safepool._os.process_tree import Leader
 from safepool._os.tree_members import TreeMembers, with_descendants
 from support import census
 from support.eventually import eventually
@@ -58,6 +59,25 @@ def test_member_of_the_session_is_found_without_marker_and_parent(brood: Brood) 
     assert seen.ppid != tree.leader.pid
 
     assert find(members_of(tree, marker="NOBODY_CARRIES_THIS")) == pids(handles)
+
+
+def test_member_of_the_group_is_found_without_marker_and_parent(brood: Brood) -> None:
+    """Where the leader has a group of its own, and shares the session of others."""
+    source = """
+    if os.fork():
+        stay()
+    os.setpgid(0, 0)
+    leave("orphan", fork_and_leave)
+    say("leader")
+    stay()
+    """
+    tree = Tree(brood, source)
+    handles = brood.hold("leader", "orphan")
+    row = read_row(handles["leader"].pid)
+    assert row is not None
+    assert row.session == tree.leader.pid != row.pid
+
+    assert find(TreeMembers(Leader(row.pid, row.start), b"NOBODY_CARRIES_THIS=")) == pids(handles)
 
 
 def test_child_in_a_session_of_its_own_is_found_through_its_parent(brood: Brood) -> None:

@@ -1,0 +1,80 @@
+"""Become any program, contained: not one of ours, so that it is armed before it is what it is, and adopts nothing.
+
+By a fork rather than ``subprocess``: between fork and exec the child arms its own group, and looks whether we still
+live (``lifeline.adopt_lifeline``), so that there is no instant at which it runs and would be left behind. That is sound
+in a process with one thread, which a program of ours is, and a host is not.
+
+The read end of the lifeline is ours alone after the exec, and has the lower number, which is what makes it fire at our
+death (see ``lifeline``). The janitor is started first, and finds by the register and the marker who is left.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Callable, Sequence
+
+from safepool._os import lifeline
+from safepool._os.contained import ContainedProgram, contain
+from safepool._os.environment import inherited
+from safepool._os.janitor import janitor
+from safepool._os.lifeline import ArmedPipe
+from safepool._os.signal_inbox import SignalInbox
+from safepool._os.terminal import Terminal
+
+__all__ = ["start_program"]
+
+_NOT_INVOKED = 126  # as a shell has it
+
+
+def start_program(
+    command: Sequence[str],
+    inbox: SignalInbox,
+    on_error: Callable[[OSError], int],
+    *,
+    new_session: bool,
+    terminal: Terminal | None = None,
+) -> ContainedProgram:
+    """Start a program with our descriptors, directory, environment and signals.
+
+    Args:
+        command: The program, looked for on PATH, and its arguments.
+        inbox: Knows which signals it is to have.
+        on_error: Called in the child if there is no such program; returns the status to exit with.
+        new_session: It gets a session of its own, and no terminal; otherwise a group in ours.
+        terminal: What it is in the foreground of before it runs, if given.
+
+    Raises:
+        OSError: There is no room for a process or a descriptor.
+    """
+    janitor().ensure()
+
+    def start(pipe: ArmedPipe, marker: str) -> int:
+        environment = {**inherited(), marker: "1"}
+        pid = os.fork()
+        if not pid:
+            status = _NOT_INVOKED
+            try:
+                _leave_group(new_session, terminal)
+                lifeline.adopt_lifeline(pipe.read_fd)
+                inbox.restore()
+                os.execvpe(command[0], list(command), environment)  # noqa: S606  # there is to be no shell
+            except OSError as error:
+                status = on_error(error)
+            finally:
+                os._exit(status)
+        if not new_session:
+            with contextlib.suppress(OSError):  # it was quicker
+                os.setpgid(pid, pid)  # so that a signal which comes now finds the group
+        return pid
+
+    return contain(start, ContainedProgram)
+
+
+def _leave_group(new_session: bool, terminal: Terminal | None) -> None:
+    if new_session:
+        os.setsid()
+    else:
+        os.setpgid(0, 0)
+        if terminal is not None:
+            terminal.give_to(os.getpid())

@@ -1,0 +1,1 @@
+"""``safepool run``: any command, contained as a worker is."""
