@@ -82,9 +82,8 @@ class Answers:
             worker.due = time.monotonic()  # condemned, and at its end by itself: no need to wait out the grace
         if worker.task is None:
             worker.answers.clear()  # of tasks whose outcome is fixed already
-        elif len(worker.answers) > 1 + len(worker.ahead):  # some are to tasks that it was not given
-            numbers = {task.number for task in worker.sent()}
-            worker.answers = {number: frame for number, frame in worker.answers.items() if number in numbers}
+        elif len(worker.answers) > 1 + worker.calls_ahead:  # some are to tasks that it was not given
+            _drop_foreign(worker)
 
     def _on_end_of_task(self, worker: Worker, task: Task, frame: Frame) -> None:
         """What the task has left behind is perhaps not to stay."""
@@ -146,7 +145,7 @@ class Answers:
             self._feeding.on_parted(worker, bundle)
             return
         if frame.kind is Kind.PLAIN_RESULT:
-            frames = _with_plain_ones_after(frame, worker.answers)
+            frames = _with_plain_ones_after(frame, worker.answers, bundle.size)
             values.append((bundle.outcomes, bundle.index, frames))
             worker.note_pace(sum(frame.elapsed for frame in frames) / len(frames), len(frames))
             arguments = bundle.step(len(frames))
@@ -165,7 +164,7 @@ class Answers:
     def _fill(self, worker: Worker, results: Outcomes, index: int, frames: list[Frame]) -> None:
         try:
             results.slots[index : index + len(frames)] = [pickle.loads(frame.payload) for frame in frames]
-        except MemoryError:
+        except BaseException:  # no memory, or a task has written an answer itself
             for place, frame in enumerate(frames, index):
                 task = results.late(place, frame.task)
                 self._delivery.put(partial(_settle_late, worker, task, frame))
@@ -192,13 +191,24 @@ def _is_awaited(worker: Worker, item: int) -> bool:
     return isinstance(worker.task, Bundle) and worker.task.holds(item)
 
 
-def _with_plain_ones_after(first: Frame, answers: dict[int, Frame]) -> list[Frame]:
+def _with_plain_ones_after(first: Frame, answers: dict[int, Frame], most: int) -> list[Frame]:
     """Return the answer to an item, and those to the items behind it, as long as all are plain values."""
-    frames, number = [first], first.task + 1
-    while (frame := answers.get(number)) is not None and frame.kind is Kind.PLAIN_RESULT:
+    frames = [first]
+    for number in range(first.task + 1, first.task + most):
+        frame = answers.get(number)
+        if frame is None or frame.kind is not Kind.PLAIN_RESULT:
+            break
         frames.append(answers.pop(number))
-        number += 1
     return frames
+
+
+def _drop_foreign(worker: Worker) -> None:
+    """Of what a worker has answered, keep what it was asked."""
+    bundles = [task for task in worker.sent() if isinstance(task, Bundle)]
+    numbers = {task.number for task in worker.sent()}
+    for number in list(worker.answers):
+        if number not in numbers and not any(bundle.holds(number) for bundle in bundles):
+            del worker.answers[number]
 
 
 def _settle_late(worker: Worker, task: Task, frame: Frame) -> None:

@@ -49,7 +49,10 @@ class Outcomes:
 
     Attributes:
         slots: By item: PENDING, its value, or the future of a task that has left its bundle.
+        is_closed: No more items are to be run.
     """
+
+    is_closed = False
 
     def __init__(self) -> None:
         self.slots: list[Any] = []
@@ -137,6 +140,16 @@ class Bundle(Task):
     def renew(self) -> None:
         """Take a number that nobody has heard of; for one that is about to be given to a worker."""
         self.number = self.ticket = next(_numbers)
+
+    def absorb(self, next_one: Task) -> bool:
+        """Take in a bundle of the items that follow; return False if that is none. Before either was divided."""
+        if not isinstance(next_one, Bundle) or next_one.outcomes is not self.outcomes:
+            return False
+        if next_one.index != self.index + self.size:  # an item in between went by itself
+            return False
+        self.rows += next_one.rows
+        self.size += next_one.size
+        return True
 
     def cut(self, size: int) -> Bundle:
         """Divide it: return the first so many items, and keep the rest."""

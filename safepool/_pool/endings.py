@@ -125,12 +125,12 @@ class Endings:
         worker.channel.close()
         with self._lock:
             del self._state.workers[worker.number]
-        for task in tasks[:-1]:  # begun, and most likely over, but their answers are lost: it has spoiled its channel
-            self._part(worker, task, obituary)
         if rest is not None:
             self._put_back_unless_over(rest)
-        for task in tasks[-1:]:
+        for task in tasks[-1:]:  # first: it is told from the worker's record whether it has begun
             self._put_back_or_part(worker, task, obituary)
+        for task in tasks[:-1]:  # begun, and most likely over, but their answers are lost: it has spoiled its channel
+            self._part(worker, task, obituary)
         if worker.failed_boot and not worker.is_unwanted:
             self._staff.on_failed_boot(worker, obituary)
 

@@ -206,12 +206,12 @@ class Feeding:
         self._state.places.discard(task.number)
 
     def _settle_unless_run(self, tasks: list[Task]) -> None:
-        """Where nothing is to be begun any more, nobody else looks at what was put back; with the lock held."""
+        """What was put back, and is not to be begun any more, nobody else looks at; with the lock held."""
         broken, reason = self._state.broken, self._state.kill_reason or "shutdown"
-        if broken is None and not self._state.is_killed:
-            return
+        is_over = broken is not None or self._state.is_killed
         for task in tasks:
-            if not self._state.discard_waiting(task):
+            is_closed = isinstance(task, Bundle) and task.outcomes.is_closed
+            if not (is_over or is_closed) or not self._state.discard_waiting(task):
                 continue
             if broken is None:
                 self._delivery.put(partial(outcomes.cancel, task, reason))

@@ -115,6 +115,7 @@ class Supervisor:
 
     def cancel_bundles(self, results: Outcomes) -> None:
         """Whoever consumed the results of a ``map`` has stopped: run no more of its items."""
+        results.is_closed = True
         for worker in list(self._state.workers.values()):
             if any(_is_of(task, results) for task in worker.sent()):
                 self._take_back(worker)
@@ -169,7 +170,9 @@ class Supervisor:
         while self._inbox:
             wish = self._inbox.popleft()
             if isinstance(wish, Task):
-                tasks.append(wish)
+                last = tasks[-1] if tasks else None
+                if not (isinstance(last, Bundle) and last.absorb(wish)):
+                    tasks.append(wish)
                 continue
             if tasks:
                 self._take_in(tasks)

@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import itertools
-from typing import Any
+import threading
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from safepool._pool.bundle import PENDING, Bundle, Outcomes
-from safepool._pool.feeding import _part_rest
+from safepool._pool.feeding import Feeding, _part_rest
 from safepool._pool.task import TaskState
 from safepool._pool.terms import Terms
 from safepool._pool.worker import Worker
 from safepool._worker.calls import unpack_bundle
 from safepool._worker.record import StartRecord
+from unit.records import new_state
 
 pytestmark = pytest.mark.timeout(60)
 
@@ -108,7 +111,7 @@ def new_worker() -> Worker:
     nothing: Any = None
     record = StartRecord()
     record.close()
-    worker = Worker(1, nothing, nothing, record, None, runs=8)
+    worker = Worker(1, cast("Any", SimpleNamespace(pid=0)), nothing, record, None, runs=8)
     worker.task = new_bundle(3)
     worker.line_up(new_bundle(5))
     return worker
@@ -137,3 +140,35 @@ def test_stop_that_the_worker_has_not_seen_stays_when_a_later_bundle_is_taken_ba
     worker.task = later = new_bundle(5)
     assert items_of(_part_rest(worker, {later.number})) == [1, 2, 3, 4]
     assert not worker.record.may_go_on(first.number, first.number + 1)
+
+
+def test_bundles_of_items_that_follow_one_another_become_one() -> None:
+    outcomes = Outcomes()
+    rows: list[Any] = [(b"%d" % item, (item,), True) for item in range(5)]
+
+    def part(first: int, last: int) -> Bundle:
+        return Bundle(abs, b"\x03m\nf", rows[first:last], outcomes, Terms(), base=first, index=first, size=last - first)
+
+    bundle = part(0, 1)
+    assert bundle.absorb(part(1, 3))
+    assert not bundle.absorb(part(4, 5)), "an item in between was lost"
+    assert bundle.absorb(part(3, 4))
+    assert items_of(bundle) == [0, 1, 2, 3]
+    assert not bundle.absorb(new_bundle(4)), "it is another map's"
+
+
+@pytest.mark.parametrize("is_closed", [True, False])
+def test_items_that_come_back_are_run_elsewhere_unless_nobody_wants_them_any_more(is_closed: bool) -> None:
+    worker = new_worker()
+    bundle = worker.task
+    assert isinstance(bundle, Bundle)
+    state, calls, nothing = new_state(), [], cast("Any", None)
+    feeding = Feeding(state, threading.RLock(), nothing, cast("Any", SimpleNamespace(put=calls.append)), nothing)
+    bundle.outcomes.is_closed = is_closed
+    feeding.on_parted(worker, bundle)
+    assert (state.waiting_count, len(calls)) == ((0, 1) if is_closed else (3, 0))
+    for call in calls:
+        call()
+    slots = bundle.outcomes.slots
+    assert [slot is PENDING or slot.cancelled() for slot in slots] == [True] * 3
+    assert (PENDING in slots) != is_closed
