@@ -39,3 +39,13 @@ def test_tests_that_comments_name_exist() -> None:
 
     assert named
     assert named <= defined_tests()
+
+
+def test_every_torture_has_its_tests_or_a_reason() -> None:
+    """Rows that say "the same" stand below one that names tests."""
+    text = (CHECKOUT / "docs" / "torture.md").read_text("utf-8")
+    rows = re.findall(r"^\| (\d+) \| .+ \| (.+) \|$", text, re.MULTILINE)
+
+    assert [int(number) for number, _ in rows] == list(range(1, 48))
+    for number, shown in rows:
+        assert re.search(r"::test_\w+`|^the same|not tried: \w", shown), number

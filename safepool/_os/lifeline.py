@@ -28,6 +28,7 @@ import fcntl
 import os
 import select
 import signal
+import struct
 import threading
 
 __all__ = [
@@ -39,6 +40,11 @@ __all__ = [
     "has_hung_up",
     "keep_in_forked_children",
 ]
+
+# Not F_GETOWN: it gives a group as a negative number, which Python takes for a failure.
+_F_GETOWN_EX = 16
+_F_OWNER_PGRP = 2
+_OWNER = struct.Struct("=ii")
 
 # Held around a fork, so that no child is born between a pipe and its registration; re-entrant, since a signal handler
 # may fork.
@@ -54,10 +60,12 @@ class ArmedPipe:
             read, write = _ordered_pipe()
             _write_ends.add(write)
         self.read_fd, self.write_fd = read, write
+        self._group = 0
 
     def arm(self, group: int) -> None:
         """From now on, end this group when something is written or the last writer closes."""
         arm(self.read_fd, group)
+        self._group = group
 
     def disarm(self) -> None:
         """From now on, do nothing of the kind."""
@@ -66,6 +74,7 @@ class ArmedPipe:
 
     def fire(self) -> None:
         """End the group now. Unlike ``killpg`` this cannot hit a group that has taken over the number."""
+        self._disarm_if_turned()
         try:
             os.write(self.write_fd, b"x")
         except OSError:
@@ -75,9 +84,18 @@ class ArmedPipe:
         """Close the write end in this process."""
         write, self.write_fd = self.write_fd, -1
         if write >= 0:
+            self._disarm_if_turned()
             with _guard:  # a child that is forked in between would keep its copy
                 _write_ends.discard(write)
                 os.close(write)
+
+    def _disarm_if_turned(self) -> None:
+        """Whoever has a copy of the read end can turn it on another group; that is not to be done by our hand."""
+        if not self._group:
+            return
+        kind, owner = _OWNER.unpack(fcntl.fcntl(self.read_fd, _F_GETOWN_EX, bytes(_OWNER.size)))
+        if owner and (kind, owner) != (_F_OWNER_PGRP, self._group):  # zero for a group of which nobody is left
+            self.disarm()
 
     def close_read(self) -> None:
         """Close the read end in this process."""

@@ -1,8 +1,9 @@
 """Which processes are ours? An environment variable says so.
 
 Every contained process starts with a variable whose *name* is the marker, and its descendants inherit it. A name,
-not a value, so that nested pools add to one another instead of overwriting. It carries no secret: whoever can read
-a process's environment could read anything else in it.
+not a value, so that nested pools add to one another instead of overwriting. It carries no secret, and stands in the
+janitor's command line for everybody to read: a random number and a count, which open nothing. Who takes the variable
+on can only be ended by its own user, as it could be anyway; one that is older than a worker is not taken for its child.
 
 Facts: the kernel shows the environment that a process was started with in /proc/PID/environ; ``unsetenv`` inside
 the process does not change it, ``env -i``, ``exec -c`` and setproctitle do (proc_pid_environ(5)).

@@ -19,6 +19,7 @@ __all__ = [
     "ProcessRow",
     "command_of",
     "environment_of",
+    "has_variable",
     "have_one_memory",
     "is_alive",
     "list_pids",
@@ -32,6 +33,8 @@ __all__ = [
 _ABSENT = (FileNotFoundError, ProcessLookupError, PermissionError)
 _KCMP_VM = 1
 _STAT_SIZE = 1024  # the longest line is about 400 bytes; one read is one consistent snapshot of it
+_PIECE = 1 << 16  # bytes per read
+_LARGEST_ENVIRONMENT = 1 << 23  # bytes; an exec takes 6 MiB at most, but a process may say that it has any more
 
 
 class ProcessRow(NamedTuple):
@@ -93,7 +96,12 @@ def with_descendants(pids: Iterable[int], rows: Collection[ProcessRow]) -> set[i
 
 def environment_of(pid: int) -> bytes:
     """Return the environment that the process was started with, or nothing if it may not be read."""
-    return _read_all(f"/proc/{pid}/environ")
+    return _read_all(f"/proc/{pid}/environ", _LARGEST_ENVIRONMENT)
+
+
+def has_variable(environment: bytes, beginning: bytes) -> bool:
+    """Return True if a variable begins so. One whose value has this in it is a stranger's, that was told of ours."""
+    return environment.startswith(beginning) or b"\0" + beginning in environment
 
 
 def command_of(pid: int) -> str:
@@ -109,7 +117,7 @@ def resident_pages_of(pid: int) -> int:
 
 def memory_share_of(pid: int) -> int | None:
     """Return the bytes that are the process's own plus its share of the others, swapped or not; None if unknown."""
-    lines = [line.split() for line in _read_all(f"/proc/{pid}/smaps_rollup").splitlines()]
+    lines = [line.split() for line in _read_all(f"/proc/{pid}/smaps_rollup", _PIECE).splitlines()]
     shares = [int(line[1]) for line in lines if line[0] in (b"Pss:", b"SwapPss:")]
     return sum(shares) * 1024 if shares else None
 
@@ -140,9 +148,13 @@ def _read(path: str, size: int) -> bytes:
         os.close(fd)
 
 
-def _read_all(path: str) -> bytes:
+def _read_all(path: str, most: int) -> bytes:
+    pieces: list[bytes] = []
     try:
         with open(path, "rb", buffering=0) as file:
-            return file.readall() or b""
+            while most > 0 and (piece := file.read(_PIECE)):
+                pieces.append(piece)
+                most -= len(piece)
     except _ABSENT:
         return b""
+    return b"".join(pieces)

@@ -29,7 +29,15 @@ from collections.abc import Callable, Iterable, Iterator
 
 from safepool._os import process_exit
 from safepool._os.control_group import ControlGroup
-from safepool._os.process_table import ProcessRow, command_of, environment_of, list_pids, read_row, with_descendants
+from safepool._os.process_table import (
+    ProcessRow,
+    command_of,
+    environment_of,
+    has_variable,
+    list_pids,
+    read_row,
+    with_descendants,
+)
 from safepool._plain import NamedTuple
 
 __all__ = ["NO_COMMAND", "Leader", "Remains", "TreeEnding", "is_cleaner"]
@@ -85,7 +93,7 @@ class TreeEnding:
 
     Args:
         leaders: The trees' first processes, dead or alive.
-        marker: Bytes that stand in the environment of every descendant that did not clear it.
+        marker: The beginning of a variable in the environment of every descendant that did not clear it.
         signal_group: Signals a leader's whole group; returns False where that cannot be done safely.
         spared: Processes that are never touched, whatever they look like.
         spared_trees: The same, and those that descend from them.
@@ -118,6 +126,7 @@ class TreeEnding:
         self._unknown: set[int] = set()  # those in the middle of an exec, at the last look
         self._unknown_until = time.monotonic() + _LONGEST_EXEC
         self._cleaners_until: float | None = None  # when the grace of clean-up processes is over
+        self._has_had_grace = False  # whoever calls itself one from then on is taken for what it is
         self.ended: list[Remains] = []
         self._give_up = time.monotonic() + _PATIENCE
         self._has_begun = False
@@ -157,7 +166,7 @@ class TreeEnding:
         if now >= self._give_up:
             return True
         if self._held and self._cleaners_until is not None and now >= self._cleaners_until:
-            self._cleaners_until = None
+            self._cleaners_until, self._has_had_grace = None, True
             self._kill(cleaners=True)
         if self._held and (self._retry_at is None or now < self._retry_at):
             return False
@@ -241,7 +250,7 @@ class TreeEnding:
             command = ""
         if is_new and row.pid not in self._leaders:
             self.ended.append(Remains(row.pid, command or NO_COMMAND))
-        cleans_up = is_cleaner(command)
+        cleans_up = is_cleaner(command) and not self._has_had_grace
         if pidfd < 0:
             self._end_unheld(row, cleans_up)
             return
@@ -317,7 +326,7 @@ class TreeEnding:
         environment = environment_of(row.pid)
         if not environment and not command_of(row.pid) and _has_program(row.pid):
             self._unknown.add(row.pid)
-        return self._marker in environment
+        return has_variable(environment, self._marker)
 
     def _kill(self, *, cleaners: bool = False) -> None:
         """Kill everybody, but let clean-up processes go on, unless their grace is over."""

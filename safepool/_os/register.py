@@ -20,6 +20,7 @@ __all__ = ["Register", "read_house", "read_leaders"]
 
 _RECORD = struct.Struct("=QQ")  # pid, start; zeros are a free record
 _FIRST = 1 << 12  # bytes up to the first record; no path is longer (PATH_MAX)
+_MOST_PIDS = 1 << 22  # numbers of processes are below that on every Linux
 
 
 class Register:
@@ -64,7 +65,7 @@ def read_leaders(fd: int) -> list[Leader]:
     size = max(0, os.fstat(fd).st_size - _FIRST)
     content = os.pread(fd, size, _FIRST)
     whole = len(content) - len(content) % _RECORD.size
-    return [Leader(pid, start) for pid, start in _RECORD.iter_unpack(content[:whole]) if pid]
+    return [Leader(pid, start) for pid, start in _RECORD.iter_unpack(content[:whole]) if 0 < pid <= _MOST_PIDS]
 
 
 def _place_of(slot: int) -> int:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from safepool._os.process_table import ProcessRow, environment_of, with_descendants
+from safepool._os.process_table import ProcessRow, environment_of, has_variable, with_descendants
 from safepool._os.process_tree import Leader
 
 __all__ = ["TreeMembers"]
@@ -15,7 +15,7 @@ class TreeMembers:
 
     Args:
         leader: The tree's first process.
-        marker: Bytes that stand in the environment of every descendant that did not clear it.
+        marker: The beginning of a variable in the environment of every descendant that did not clear it.
     """
 
     def __init__(self, leader: Leader, marker: bytes) -> None:
@@ -39,7 +39,7 @@ class TreeMembers:
         if name in self._strangers:
             return False
         environment = environment_of(row.pid)
-        if self._marker in environment:
+        if has_variable(environment, self._marker):
             return True
         if environment:  # there is none in the middle of an exec
             self._strangers.add(name)

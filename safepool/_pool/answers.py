@@ -57,7 +57,7 @@ class Answers:
             if frame.task:
                 if frame.kind is not Kind.PARTED or _is_awaited(worker, frame.task):
                     worker.answers[frame.task] = frame
-            elif frame.kind is Kind.READY:
+            elif frame.kind is Kind.READY and worker.state is WorkerState.STARTING:
                 self._on_ready(worker)
             elif frame.kind is Kind.UNFIT:
                 worker.unfit = bytes(frame.payload)
@@ -70,8 +70,7 @@ class Answers:
         self._staff.on_ready()
         leftovers.note_residents(worker, self._state.settings.leftovers)
         with self._lock:
-            if worker.state is WorkerState.STARTING:
-                self._state.rest(worker)
+            self._state.rest(worker)
 
     def _take_answers(self, worker: Worker) -> None:
         task = worker.task
@@ -83,6 +82,9 @@ class Answers:
             worker.due = time.monotonic()  # condemned, and at its end by itself: no need to wait out the grace
         if worker.task is None:
             worker.answers.clear()  # of tasks whose outcome is fixed already
+        elif len(worker.answers) > 1 + len(worker.ahead):  # some are to tasks that it was not given
+            numbers = {task.number for task in worker.sent()}
+            worker.answers = {number: frame for number, frame in worker.answers.items() if number in numbers}
 
     def _on_end_of_task(self, worker: Worker, task: Task, frame: Frame) -> None:
         """What the task has left behind is perhaps not to stay."""
@@ -126,7 +128,7 @@ class Answers:
         for task, frame in quick:
             try:
                 value = pickle.loads(frame.payload)
-            except MemoryError:
+            except BaseException:  # no memory, or a task has written the answer itself
                 self._delivery.put(partial(_settle_late, worker, task, frame))
                 continue
             outcomes.settle(task, value)

@@ -37,6 +37,13 @@ _numbers = itertools.count(1 << 32, 1 << 32)  # of bundles; those of single task
 _NO_CALL: Any = (None, (), {})
 
 
+class _Nowhere(list[Any]):
+    """Slots that nobody looks at any more: what is put there is let go of by whoever has it."""
+
+    def __setitem__(self, _index: Any, _value: Any) -> None:
+        """Keep nothing."""
+
+
 class Outcomes:
     """What has come of the items of one ``map``; whoever consumes it waits here.
 
@@ -54,6 +61,15 @@ class Outcomes:
         if self._has_waiter:
             self._has_waiter = False  # once is enough, however long it takes the waiter to come to its turn
             self._news.put(None)
+
+    def abandon(self) -> list[Any]:
+        """Nobody will look any more: keep nothing from here on, and return what there is.
+
+        Else it would all stay until the last bundle is over, and then go in the supervisor's thread, where finalizers,
+        which are user code, must not run.
+        """
+        slots, self.slots = self.slots, _Nowhere()
+        return slots
 
     def late(self, index: int, number: int) -> Task:
         """Return a task that stands for an item whose value is there, but cannot be had yet."""

@@ -17,6 +17,7 @@ from safepool._worker.calls import CallPickler
 __all__ = ["Bundling"]
 
 _MOST = 256  # items that are submitted at a time; the first of them run while the rest are pickled
+_AT_HAND = frozenset({list, tuple, range, str, bytes, dict, set, frozenset, itertools.repeat})
 _LARGEST = 1 << 12  # bytes; a larger row costs so much by itself that it may as well be a task of its own
 
 
@@ -53,10 +54,17 @@ class Bundling:
         self._cancel = cancel
         self._outcomes = Outcomes()
 
-    def submit(self, rows: Iterator[tuple[Any, ...]]) -> None:
-        """Submit all rows, as they come; if one cannot be had, cancel those before it."""
+    def submit(self, rows: Iterator[tuple[Any, ...]], sources: Iterable[Iterable[Any]]) -> None:
+        """Submit all rows, as they come; if one cannot be had, cancel those before it.
+
+        Args:
+            rows: The arguments of each item.
+            sources: Where they come from. If that may take a while, be it until the item before has run, each row is
+                submitted before the next one is asked for.
+        """
+        most = _MOST if _AT_HAND.issuperset(map(type, sources)) else 1
         try:
-            while some := list(itertools.islice(rows, _MOST)):
+            while some := list(itertools.islice(rows, most)):
                 self._submit_some(some)
         except BaseException:
             self.cancel()
@@ -84,10 +92,14 @@ class Bundling:
 
     def cancel(self) -> None:
         """Have no more items run; what comes of those that do is nobody's business any more."""
-        for slot in self._outcomes.slots:
+        for slot in self._outcomes.abandon():
             if isinstance(slot, Future):
                 slot.cancel()
         self._cancel(self._outcomes)
+
+    def __del__(self) -> None:
+        """An iterator that was never asked for anything has no end of its own; its items are run all the same."""
+        self._outcomes.abandon()
 
     def _submit_some(self, some: Iterable[tuple[Any, ...]]) -> None:
         rows: list[Row | None] = []

@@ -145,14 +145,14 @@ class Endings:
 
     def _put_back_unless_over(self, bundle: Bundle) -> None:
         """What a worker has left of its bundle is for others to run, if there are to be any."""
-        broken, reason = self._state.broken, self._state.kill_reason or "shutdown"
+        with self._lock:
+            broken, is_killed = self._state.broken, self._state.is_killed
+            if broken is None and not is_killed:
+                self._state.put_back(bundle)
         if broken is not None:
             self._delivery.put(partial(outcomes.fail, bundle, lambda: outcomes.copy_of(broken)))
-        elif self._state.is_killed:
-            self._delivery.put(partial(outcomes.cancel, bundle, reason))
-        else:
-            with self._lock:
-                self._state.put_back(bundle)
+        elif is_killed:
+            self._delivery.put(partial(outcomes.cancel, bundle, self._state.kill_reason or "shutdown"))
 
     def _part(self, worker: Worker, task: Task, obituary: Obituary) -> None:
         verdict, broken = worker.verdict or partial(outcomes.died, ""), self._state.broken
@@ -170,7 +170,7 @@ class Endings:
             pid=worker.contained.pid,
             exitcode=worker.contained.exit_status(),
             ended=tuple(EndedProcess(*remains) for remains in worker.ending.ended),
-            elapsed=None if begun is None else worker.ended_at - begun,
+            elapsed=None if begun is None else max(0.0, worker.ended_at - begun),  # as the worker says
             stack=worker.stack.decode(errors="replace"),
             oom=_oom_since(worker.oom_kills),
         )

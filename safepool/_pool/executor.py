@@ -350,7 +350,7 @@ class SafeProcessPoolExecutor(MappingExecutor, ProcessPoolExecutor):
         return last
 
     def _bundling(self, timeout: Any, fn: Callable[..., Any]) -> Bundling | None:
-        if type(self).submit is not SafeProcessPoolExecutor.submit or "submit" in vars(self):
+        if type(self).submit is not _own_submit or "submit" in vars(self):
             return None  # programs and libraries that have replaced it are to see each call
         terms = self._terms if timeout is DEFAULT else self._terms_within(timeout)
         return self._pool.bundling(fn, terms, partial(self._submit_timed, timeout, fn))
@@ -359,6 +359,9 @@ class SafeProcessPoolExecutor(MappingExecutor, ProcessPoolExecutor):
         if timeout is DEFAULT:  # through ``submit``, which programs and libraries may have replaced
             return self.submit(fn, *args)
         return self.submit(fn, *args, task_timeout=timeout)
+
+
+_own_submit = SafeProcessPoolExecutor.submit
 
 
 class PoolView(MappingExecutor):

@@ -54,8 +54,12 @@ class Feeding:
         self._delivery = delivery
         self._watch = watch
 
-    def give(self) -> None:
-        """Give waiting tasks to idle workers, and those that are left to busy ones, ahead."""
+    def give(self) -> list[Worker]:
+        """Give waiting tasks to idle workers, and those that are left to busy ones, ahead.
+
+        Returns:
+            Idle workers that have taken no tickets: they have answered without. Nothing can be given to them any more.
+        """
         orders: dict[Worker, list[Task]] = {}
         with self._lock:
             count = self._state.headcount()
@@ -64,8 +68,7 @@ class Feeding:
                     break
             if self._state.waiting_count and not self._state.to_start():
                 self._give_ahead(orders)
-        for worker, tasks in orders.items():
-            self._send(worker, tasks)
+        return [worker for worker, tasks in orders.items() if not self._send(worker, tasks)]
 
     def take_back(self, worker: Worker, but: Task | None = None) -> None:
         """Put what the worker has not begun back to where it came from; from here on, it begins nothing more.
@@ -80,30 +83,22 @@ class Feeding:
             taken = [task for task in worker.sent() if task.number in numbers and task is not but]
             for task in reversed(taken):
                 self._put_back(worker, task)
-            if isinstance(worker.task, Bundle) and worker.task.size > 1:
-                rest = worker.task.cut_behind(worker.record.stop(worker.task.ticket))
-                if rest is not None:
-                    worker.runs -= rest.size
-                    self._state.put_back(rest)
-                    taken.append(rest)
+            rest = _part_rest(worker, numbers)
+            if rest is not None:
+                self._state.put_back(rest)
+                taken.append(rest)
             if not worker.calls_ahead:
                 worker.stuck_at = None
             if worker.task is None and worker.state is WorkerState.BUSY:
                 self._state.rest(worker)
-            broken = self._state.broken
-            is_over = broken is not None or self._state.is_killed
-            stranded = [task for task in taken if self._state.discard_waiting(task)] if is_over else []
-        for task in stranded:
-            if broken is None:
-                self._delivery.put(partial(outcomes.cancel, task, self._state.kill_reason or "shutdown"))
-            else:
-                self._fail(task, lambda _task: outcomes.copy_of(broken))
+            self._settle_unless_run(taken)
 
     def on_parted(self, worker: Worker, bundle: Bundle) -> None:
         """The worker has stopped before the first item of its bundle; with the lock held, and ``begin`` in the end."""
         worker.runs -= bundle.size
         bundle.attempts = 0
         self._state.put_back(bundle)
+        self._settle_unless_run([bundle])
         self.next_after(worker)
 
     def next_after(self, worker: Worker) -> None:
@@ -157,9 +152,9 @@ class Feeding:
             if worker.calls_ahead and worker.stuck_at is None:
                 worker.stuck_at = time.monotonic() + STUCK
 
-    def _send(self, worker: Worker, tasks: list[Task]) -> None:
+    def _send(self, worker: Worker, tasks: list[Task]) -> bool:
         if not tasks:
-            return
+            return True
         for task in tasks:
             if task.loan is not None:
                 worker.channel.lend(task.loan)
@@ -173,6 +168,8 @@ class Feeding:
                     self._put_back(worker, task)
                 if worker.task is None:
                     self._state.rest(worker)
+                    return False
+        return True
 
     def _kind_of(self, task: Task) -> Kind:
         if isinstance(task, Bundle):
@@ -208,6 +205,19 @@ class Feeding:
         worker.task = task
         self._state.places.discard(task.number)
 
+    def _settle_unless_run(self, tasks: list[Task]) -> None:
+        """Where nothing is to be begun any more, nobody else looks at what was put back; with the lock held."""
+        broken, reason = self._state.broken, self._state.kill_reason or "shutdown"
+        if broken is None and not self._state.is_killed:
+            return
+        for task in tasks:
+            if not self._state.discard_waiting(task):
+                continue
+            if broken is None:
+                self._delivery.put(partial(outcomes.cancel, task, reason))
+            else:
+                self._fail(task, lambda _task: outcomes.copy_of(broken))
+
     def _fail(self, task: Task, error: Callable[[Task], BaseException]) -> None:
         self._delivery.put(partial(outcomes.fail, task, lambda: error(task)))
 
@@ -227,3 +237,21 @@ class Feeding:
         if not task.attempts and not task.put_backs:  # else it counts as begun, for good
             task.future.put_back()
         self._state.put_back(task)
+
+
+def _part_rest(worker: Worker, taken: set[int]) -> Bundle | None:
+    """Stop the worker before the next item of its bundle; return those behind that one, if there are any.
+
+    The bundle is the last that it was sent and whose ticket is gone: it may have come to it while what it has said
+    about those before is still unread. One whose ticket was taken back it will never begin, so there is nobody to
+    stop, and a stop that it has not seen yet must stay.
+    """
+    bundle = next(reversed(worker.sent()), None)
+    if not isinstance(bundle, Bundle) or bundle.size == 1:
+        return None
+    rest = bundle.cut_behind(0 if bundle.ticket in taken else worker.record.stop(bundle.ticket))
+    if rest is not None:
+        worker.runs -= rest.size
+        if bundle is not worker.task:
+            worker.ahead_size -= rest.size
+    return rest

@@ -30,6 +30,7 @@ __all__ = ["Limits"]
 
 _DUMP_LIMIT = 0.1  # seconds for the stacks; they take about 1 ms
 _DUMP_PAUSE = 0.005  # seconds without news after which the stacks are taken to be complete
+_LONGEST_DUMP = 1 << 20  # bytes; those of a hundred threads are a tenth of that. A task can write there, too
 _START_GRACE = 1.0  # seconds for a worker to begin with a task it has been sent; more than any scheduler's delay
 _OVERSLEEP = 1.0  # seconds; more than this late, and the host was stopped or suspended rather than busy
 
@@ -72,7 +73,7 @@ class Limits:
         assert worker.task is not None
         worker.handed, worker.lost, worker.is_warned = now, 0.0, False
         limit = _current_limit(worker)
-        worker.due = None if limit is None else (worker.begun_at() or now) + limit
+        worker.due = None if limit is None else min(now, worker.begun_at() or now) + limit
         if worker.task.terms.memory_limit is not None and self._state.measure_at is None:
             self._state.measure_at = worker.handed + FIRST_LOOK
 
@@ -175,7 +176,7 @@ class Limits:
     def _on_stack(self, worker: Worker, _mask: int) -> None:
         news = worker.contained.read_stack()
         worker.stack += news
-        if not news:
+        if not news or len(worker.stack) > _LONGEST_DUMP:
             self._watch.drop(worker, worker.contained.stack_fd)
         if worker.state is WorkerState.DUMPING:
             worker.due = min(worker.dump_deadline, time.monotonic() + _DUMP_PAUSE)
@@ -200,11 +201,14 @@ def _deadline(worker: Worker) -> float | None:
     """Return when that limit is used up, now that it can be known when its task began.
 
     A task that has not begun although all of it was sent, its worker being stopped for instance, gets its limit from
-    the last byte on, and a grace.
+    the last byte on, and a grace. So does one that claims to have begun later than that: the record is memory that a
+    task can write to.
     """
     limit = _current_limit(worker)
     if limit is None:
         return None
+    latest = worker.handed + _START_GRACE
     begun = worker.begun_at()
-    start = worker.handed + _START_GRACE if begun is None else begun
+    # What is no number loses the comparison, in this order.
+    start = latest if begun is None else min(latest, begun)
     return start + worker.lost + limit

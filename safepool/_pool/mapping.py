@@ -77,7 +77,7 @@ class MappingExecutor(Executor):
         if size is None or size == 1 or limit is not None or self._terms.soft_timeout is not None:
             bundling = self._bundling(task_timeout, fn) if ahead is None else None
             if bundling is not None:
-                return _each_bundled(bundling, rows, return_exceptions, waiting_ends)
+                return _each_bundled(bundling, rows, iterables, return_exceptions, waiting_ends)
             submit = partial(self._submit_row, task_timeout, fn, return_exceptions)
             return _each_result(submit, rows, ahead, waiting_ends)
         run = _run_chunk_keeping if return_exceptions else _run_chunk
@@ -85,7 +85,7 @@ class MappingExecutor(Executor):
         bundling = self._bundling(task_timeout, run) if ahead is None else None
         if bundling is not None:
             calls = ((fn, chunk) for chunk in chunks)
-            each = _each_bundled(bundling, calls, return_exceptions, waiting_ends, is_chunked=True)
+            each = _each_bundled(bundling, calls, iterables, return_exceptions, waiting_ends, is_chunked=True)
         else:
             submit = partial(self._submit_chunk, task_timeout, fn, return_exceptions)
             each = _each_result(submit, chunks, ahead, waiting_ends)
@@ -188,6 +188,7 @@ def _take_first(
 def _each_bundled(
     bundling: Bundling,
     rows: Iterator[tuple[Any, ...]],
+    sources: tuple[Iterable[Any], ...],
     keep: bool,
     until: float | None,
     *,
@@ -197,7 +198,7 @@ def _each_bundled(
     sizes: list[int] = []
     if is_chunked and keep:
         rows = _note_sizes(rows, sizes)
-    bundling.submit(rows)
+    bundling.submit(rows, sources)
     return _take_bundled(bundling, keep, sizes, until)
 
 
@@ -220,7 +221,13 @@ def _take_bundled(bundling: Bundling, keep: bool, sizes: list[int], until: float
 
 def _take_one(bundling: Bundling, index: int, keep: bool, items: int | None, until: float | None) -> Any:
     taken = bundling.take(index, until)
-    return _Pending(taken, keep, items).take(until) if isinstance(taken, Future) else taken
+    if not isinstance(taken, Future):
+        return taken
+    try:
+        return _Pending(taken, keep, items).take(until)
+    except BaseException:
+        taken.cancel()  # it is in its slot no more
+        raise
 
 
 def _run_chunk(fn: Callable[..., T], chunk: tuple[tuple[Any, ...], ...]) -> list[T]:

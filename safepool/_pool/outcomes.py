@@ -83,8 +83,8 @@ def _without(ours: set[CodeType], trace: TracebackType | None) -> TracebackType 
 
 def unpack_exception(packed: bytes | memoryview, describe: Callable[[], str]) -> BaseException:
     """Rebuild an exception as the worker raised it, its traceback as the cause; TransferError if that fails."""
-    itself, reason, line, text = pickle.loads(packed)
     error: Any = None
+    itself, reason, line, text = _unpack(packed)
     if not reason:
         try:
             error = pickle.loads(itself)
@@ -110,8 +110,19 @@ def settle(task: Task, value: Any = None, error: BaseException | None = None) ->
 
 def line_of(packed: bytes) -> str:
     """Return one line about an exception that a worker packed: its class and message."""
-    line: str = pickle.loads(packed)[2]
-    return line
+    return _unpack(packed)[2]
+
+
+def _unpack(packed: bytes | memoryview) -> tuple[bytes, str, str, str]:
+    """Return what ``worker_main`` has packed: the pickled exception, why it could not be, one line, its traceback.
+
+    A task can write such a frame itself.
+    """
+    try:
+        itself, reason, line, text = pickle.loads(packed)
+        return bytes(itself), str(reason), str(line), str(text)
+    except BaseException as failure:
+        return b"", f"what came is no exception: {one_line(failure)}", "an exception", "(no traceback)"
 
 
 def fail(task: Task, make_error: Callable[[], BaseException]) -> None:

@@ -61,7 +61,7 @@ class Staff:
         try:
             worker = self._launch()
         except (OSError, MemoryError) as error:
-            self._on_failed_start(error)
+            self._on_failed_start(error.with_traceback(None))  # whoever keeps it would keep its frames' descriptors
             return None
         except Exception as error:
             self._break(0, f"starting a worker raised {type(error).__name__}: {error}", error)

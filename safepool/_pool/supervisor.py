@@ -87,6 +87,8 @@ class Supervisor:
                 self._state.enqueue(*tasks)
                 return
             self._state.places.difference_update(task.number for task in tasks)
+            for task in tasks:
+                task.state = TaskState.SETTLED  # else who cancels it now takes it out of a queue that it is not in
         for task in tasks:
             if broken is None:  # a submit that was overtaken by the end of the pool
                 self._delivery.put(partial(outcomes.cancel, task, self._state.kill_reason or "shutdown"))
@@ -253,6 +255,10 @@ class Supervisor:
             self._watch_worker(worker)
             self._watch.janitor()
 
+    def _give(self) -> None:
+        for worker in self._feeding.give():
+            self._end_spoilt(worker)
+
     def _kill_all(self) -> None:
         for worker in list(self._state.workers.values()):
             self._settle_accounts(worker)  # first: what goes back is cancelled with what waits
@@ -395,10 +401,11 @@ class Supervisor:
             self._end_spoilt(worker)
 
     def _end_spoilt(self, worker: Worker) -> None:
-        """Something beneath the worker has read what was meant for it: nobody knows any more what it runs."""
+        """Something beneath the worker has taken its part in the channel: nobody knows any more what it runs."""
         if not worker.is_spoilt:
             worker.is_spoilt = True
-            worker.verdict = worker.verdict or partial(outcomes.died, "Something had read what the pool sent it.")
+            detail = "Something had read what the pool sent it, or answered in its place."
+            worker.verdict = worker.verdict or partial(outcomes.died, detail)
             self._endings.end(worker)
 
     def _settle_accounts(self, worker: Worker) -> None:
@@ -415,7 +422,8 @@ class Supervisor:
         if worker.stuck_at is not None and worker.stuck_at <= now:
             begun = worker.begun_at()
             worker.stuck_at = now + STUCK
-            worker.is_stuck = now - (worker.handed + _STARVED if begun is None else begun) >= STUCK
+            latest = worker.handed + _STARVED
+            worker.is_stuck = now - (latest if begun is None else min(latest, begun)) >= STUCK
             if begun is None and worker.answers:
                 self._read(worker)  # for the last time: what comes before those answers is here, or was never begun
                 if worker.answers and worker.state is WorkerState.BUSY:
@@ -466,7 +474,7 @@ def _is_of(task: Task, results: Outcomes) -> bool:
 
 
 _POOL_ACTIONS: dict[Do, Callable[[Supervisor], None]] = {
-    Do.GIVE: lambda self: self._feeding.give(),
+    Do.GIVE: Supervisor._give,
     Do.START: Supervisor._start,
     Do.KILL_ALL: Supervisor._kill_all,
     Do.MEASURE: lambda self: self._limits.measure(),

@@ -146,8 +146,8 @@ class Worker:
         self.ahead_size -= task.size
 
     def note_pace(self, elapsed: float, count: int = 1) -> None:
-        """Take note of how long so many tasks took, each; a long one must not be taken for the rule."""
-        elapsed = min(elapsed, _LONG)
+        """Take note of how long so many tasks took, as their worker says; a long one is not taken for the rule."""
+        elapsed = min(_LONG, max(0.0, elapsed))  # in this order, which makes zero of what is no number
         weight = _NEWEST if count == 1 else 1 - (1 - _NEWEST) ** count
         self.pace = elapsed if self.pace is None else self.pace + (elapsed - self.pace) * weight
 

@@ -34,7 +34,7 @@ _switch_fd = -1
 _BOOT_THRESHOLD = 100_000  # objects that are made before the first search for garbage
 
 
-def main(lifeline_fd: int, switch_fd: int, program_fd: int, tracker_fd: int) -> NoReturn:
+def main(lifeline_fd: int, switch_fd: int, program_fd: int, tracker_fd: int, *other_fds: int) -> NoReturn:
     """Run the program that the host wrote into ``program_fd``; never returns."""
     lifeline.adopt_lifeline(lifeline_fd)
     lifeline.adopt_switch(switch_fd)
@@ -42,7 +42,8 @@ def main(lifeline_fd: int, switch_fd: int, program_fd: int, tracker_fd: int) -> 
     _switch_fd = switch_fd
     heed_host()
     os.register_at_fork(after_in_child=_forget_stacks)
-    os.set_inheritable(program_fd, False)
+    for fd in (program_fd, tracker_fd, *other_fds):  # what was given to us is nobody else's, unless it is passed on
+        os.set_inheritable(fd, False)
 
     thresholds = _collect_rarely()
 

@@ -15,7 +15,7 @@ from collections.abc import Sequence
 
 from safepool._worker.framing import ForeignBytesError, Frame, FrameReader, Kind, header
 from safepool._worker.ring import AnswerRing
-from safepool._worker.segments import FD_ROOM, Exchange, Loan, Segment, send_segment
+from safepool._worker.segments import FD_ROOM, LARGEST, Exchange, Loan, Segment, send_segment
 
 __all__ = ["Channel", "Inflow"]
 
@@ -59,8 +59,8 @@ class Channel:
         self._tickets.setblocking(False)
         self._socket = ours
         self._ring = ring
-        self._reader = FrameReader()
-        self._ring_reader = FrameReader()
+        self._reader = FrameReader(LARGEST)
+        self._ring_reader = FrameReader(ring.size)
         self._outgoing: deque[tuple[memoryview, Segment | None]] = deque()
         self.exchange = Exchange(_MOST_KEPT)
         self.inflow = Inflow.DRAINED

@@ -24,6 +24,7 @@ _HEADER = struct.Struct("=HBBQQdd")
 _CHECK = 0x5AFE
 _CHECKED = _CHECK.to_bytes(2, sys.byteorder)
 HEADER_SIZE = _HEADER.size
+_LARGEST = 2**64 - 1  # bytes; what a header can say
 
 
 class Kind(enum.IntEnum):
@@ -73,9 +74,14 @@ class Frame(NamedTuple):
 
 
 class FrameReader:
-    """Collects bytes, and hands out the frames that are complete."""
+    """Collects bytes, and hands out the frames that are complete.
 
-    def __init__(self) -> None:
+    Args:
+        largest: Bytes beyond which no payload is waited for: a frame that says it has more is none of ours.
+    """
+
+    def __init__(self, largest: int = _LARGEST) -> None:
+        self._largest = largest
         self._torn: list[bytes] = []  # the beginning of a frame whose end is still to come
         self._missing = 0  # bytes without which that is not worth a look
 
@@ -102,6 +108,8 @@ class FrameReader:
                 raise ForeignBytesError(piece[position : position + HEADER_SIZE], frames)
             start = position + HEADER_SIZE
             if start + size > end:
+                if size > self._largest:
+                    raise ForeignBytesError(piece[position:start], frames)
                 needed = HEADER_SIZE + size
                 break
             position = start + size

@@ -25,15 +25,18 @@ from safepool._worker.main_module import may_be_imported
 
 __all__ = ["Preparation", "SpawnWindow", "launch", "spawn_window"]
 
-# The package is the host's, whatever other copy the path has; with what it imports ahead of it, and its root last
-# afterwards, since that may be site-packages, where a module can have the name of a standard one.
+# Nothing comes from the current directory, which may be anybody's: ``-c`` puts it first on the path, where only ``sys``
+# is not looked for. The package is the host's, whatever other copy the path has; with what it imports ahead of it, and
+# its root last afterwards, since that may be site-packages, where a module can have the name of a standard one.
 _STUB = (
-    "import __future__, sys; sys.path[:] = [{root!r}, *filter(None, sys.path)]; import safepool; "
-    "sys.path.append(sys.path.pop(0)); from safepool._worker.boot import main; "
-    "main({lifeline}, {switch}, {program}, {tracker})"
+    "import sys; sys.path[:] = filter(None, sys.path); import __future__; "
+    "sys.path.insert(0, {root!r}); import safepool; sys.path.append(sys.path.pop(0)); "
+    "from safepool._worker.boot import main; main(*{fds})"
 )
 
 
+# From Python 3.13 on, the interpreter imports ``linecache`` for a ``-c``, before that can say where not to look for it.
+_LOOKS_HERE_FIRST = sys.version_info >= (3, 13)
 _start_method = threading.RLock()
 
 
@@ -120,15 +123,12 @@ def launch(
             file.write(program.getvalue())
         os.lseek(program_fd, 0, os.SEEK_SET)  # the child shares our position
 
-        def command(lifeline: int, switch: int) -> list[str | bytes]:
-            return _command_line(
-                _STUB.format(
-                    root=PACKAGE_ROOT, lifeline=lifeline, switch=switch, program=program_fd, tracker=tracker_fd
-                )
-            )
+        given = (program_fd, tracker_fd, *window.fds, *pass_fds)
 
-        fds = (program_fd, tracker_fd, *window.fds, *pass_fds)
-        return spawn_contained(command, environment, fds, in_group=in_group)
+        def command(lifeline: int, switch: int) -> list[str | bytes]:
+            return _command_line(_STUB.format(root=PACKAGE_ROOT, fds=(lifeline, switch, *given)))
+
+        return spawn_contained(command, environment, given, in_group=in_group)
     finally:
         os.close(program_fd)
 
@@ -143,4 +143,6 @@ def _command_line(stub: str) -> list[str | bytes]:
     # Spawn repeats a few of the -X options; the limit of digits, the place of bytecode, the program's own count, too.
     options = [name if value is True else f"{name}={value}" for name, value in sys._xoptions.items()]
     line[stub_at:stub_at] = [part for option in options if option not in line[1:] for part in ("-X", option)]
+    if _LOOKS_HERE_FIRST and "-P" not in line[1:]:
+        line.insert(stub_at, "-P")
     return line

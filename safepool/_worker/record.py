@@ -20,6 +20,7 @@ Behind the words lies the ring of answers (``ring``).
 
 from __future__ import annotations
 
+import fcntl
 import mmap
 import os
 import time
@@ -37,11 +38,17 @@ class StartRecord:
     """The host makes one per worker and passes ``fd``; the worker attaches to it."""
 
     def __init__(self, fd: int | None = None) -> None:
-        if fd is None:
-            fd = os.memfd_create("safepool-start", os.MFD_CLOEXEC)
-            os.ftruncate(fd, _SIZE)
-        self.fd = fd
-        memory = memoryview(mmap.mmap(fd, _SIZE))
+        flags = os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING
+        self.fd = os.memfd_create("safepool-start", flags) if fd is None else fd
+        try:
+            if fd is None:
+                os.ftruncate(self.fd, _SIZE)
+                # A worker could cut off what it maps, and that would be the end of who looks there (SIGBUS).
+                fcntl.fcntl(self.fd, fcntl.F_ADD_SEALS, fcntl.F_SEAL_SHRINK)
+            memory = memoryview(mmap.mmap(self.fd, _SIZE))  # which takes one more descriptor
+        except BaseException:
+            self.close()
+            raise
         self.ring = AnswerRing(memory[_WORDS:])
         self._number = memory[:8].cast("Q")
         self._instant = memory[8:16].cast("d")

@@ -37,7 +37,7 @@ class AnswerRing:
         self._read = words[1:2]  # likewise; by the host
         self._is_awake = words[2:3]  # by the host when it goes to sleep, by the worker when it wakes it
         self._data = memory[_WORDS:]
-        self._size = len(self._data)
+        self.size = len(self._data)  # bytes; no frame in it is larger
         self._left = 0  # as ``written``; what wild code writes there does not lead the worker astray
         self._fence = threading.Lock()
 
@@ -49,13 +49,13 @@ class AnswerRing:
             return False
         size = len(frame)
         after = self._left + size
-        if after - self._read[0] > self._size:
+        if after - self._read[0] > self.size:
             return False
-        start = self._left % self._size
-        if start + size <= self._size:
+        start = self._left % self.size
+        if start + size <= self.size:
             self._data[start : start + size] = frame
         else:
-            room = self._size - start
+            room = self.size - start
             self._data[start:] = frame[:room]
             self._data[: size - room] = frame[room:]
         if _IS_WEAKLY_ORDERED:
@@ -79,7 +79,7 @@ class AnswerRing:
         if read == written:
             return b""
         self.order()
-        start, end = read % self._size, written % self._size
+        start, end = read % self.size, written % self.size
         taken = bytes(self._data[start:end] if start < end else b"")
         if start >= end:
             taken = bytes(self._data[start:]) + bytes(self._data[:end])

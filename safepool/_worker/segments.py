@@ -44,11 +44,13 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-__all__ = ["FD_ROOM", "Exchange", "Lender", "Loan", "Segment", "pack", "send_segment"]
+__all__ = ["FD_ROOM", "LARGEST", "Exchange", "Lender", "Loan", "Segment", "pack", "send_segment"]
 
 _SMALLEST = 1 << 16  # bytes; the sizes are the powers of two from there on, whose ends cost nothing until they are used
 _ALIGNMENT = 64  # bytes: what vector instructions like best
 _MOST_IDLE = 1 << 28  # bytes that are kept to be used again
+_MOST_TAKEN = 128  # segments, or descriptors of some, that are taken from the other end; twice what any of them makes
+LARGEST = 4 * os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")  # bytes; more than memory and swap come to
 _MAPS_WITHOUT_FD = {"trackfd": False} if sys.version_info >= (3, 13) else {}
 
 _SEGMENT = struct.Struct("=QQQ")  # number, size, inode
@@ -256,6 +258,8 @@ class Exchange:
                 fds = array("i")
                 fds.frombytes(content[: len(content) - len(content) % fds.itemsize])
                 self._fds.extend(fds)
+        while len(self._fds) > _MOST_TAKEN:
+            os.close(self._fds.popleft())
 
     def heed(self, frame: Frame) -> None:
         """Take note of what the other end's frame says. One that makes no sense says nothing."""
@@ -263,8 +267,7 @@ class Exchange:
             if len(frame.payload) == _SEGMENT.size:
                 self._adopt(*_SEGMENT.unpack(frame.payload))
             return
-        numbers = array("Q", frame.payload[: len(frame.payload) & ~7])
-        for number in numbers:
+        for number in array("Q", bytes(frame.payload[: len(frame.payload) & ~7])):
             if frame.kind is Kind.FORGET:
                 self._mappings.pop(number, None)
                 continue
@@ -289,12 +292,13 @@ class Exchange:
 
     def _adopt(self, number: int, size: int, inode: int) -> None:
         """Map a segment. One that cannot be mapped is missed when it is needed."""
+        is_welcome = size <= LARGEST and (number in self._mappings or len(self._mappings) < _MOST_TAKEN)
         while self._fds:
             fd = self._fds.popleft()
             try:
                 found = os.fstat(fd)
                 is_sealed = fcntl.fcntl(fd, fcntl.F_GET_SEALS) & fcntl.F_SEAL_SHRINK
-                if found.st_ino == inode and found.st_size == size and is_sealed:
+                if found.st_ino == inode and found.st_size == size and is_sealed and is_welcome:
                     self._mappings[number] = mmap.mmap(fd, size, **_MAPS_WITHOUT_FD)
                     return
             except (OSError, ValueError, OverflowError):

@@ -8,6 +8,7 @@ import os
 import socket
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -250,3 +251,17 @@ class Marked:
 
 def tell_type(value: object) -> str:
     return type(value).__name__
+
+
+finalized: list[str] = []  # the names of the threads in which one of those below has gone
+
+
+class Finalized:
+    """Says where it is let go of, if that is in the process that the test runs in."""
+
+    def __del__(self) -> None:
+        finalized.append(threading.current_thread().name)
+
+
+def make_finalized_or_pass_gate(number: int, waiting: int, folder: str) -> Finalized | int:
+    return pass_gate(folder, number) if number == waiting else Finalized()

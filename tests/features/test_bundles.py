@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import random
+import select
 import signal
 import threading
 import weakref
+from array import array
+from collections.abc import Iterator
 from concurrent.futures import CancelledError
 from concurrent.futures import TimeoutError as FuturesTimeoutError
 from pathlib import Path
@@ -290,3 +293,94 @@ def test_random_kills_of_workers_lose_no_item_and_run_none_twice(
     assert [value for value in outcomes if not isinstance(value, Exception)] == [
         number for number in range(items) if number not in failed
     ]
+
+
+def test_item_that_comes_back_from_a_worker_of_a_killed_pool_is_cancelled(warm, tmp_path: Path, monkeypatch) -> None:
+    """1. Its worker takes the ticket. 2. The pool is killed, and stops the bundle. 3. The worker begins nothing."""
+    pool = warm(300)
+    supervisor = pool._pool._supervisor
+    (worker,) = pool._pool._state.workers.values()
+    parted: list[int] = []
+    on_parted, end, take_back = supervisor._feeding.on_parted, supervisor._endings.end, worker.channel.take_back
+
+    def note(worker: Worker, bundle: Bundle) -> None:
+        parted.append(bundle.size)
+        on_parted(worker, bundle)
+
+    def end_later(worker: Worker) -> None:
+        worker.contained.send_signal(signal.SIGCONT)
+        ring = worker.record.ring
+        eventually(lambda: ring._read[0] != ring._written[0] or select.select([worker.channel.fileno()], [], [], 0)[0])
+        end(worker)
+
+    def take_back_but_first() -> list[int]:
+        numbers = take_back()
+        worker.channel._tickets.send(array("Q", numbers[:1]))  # as if it had just been taken
+        return numbers[1:]
+
+    monkeypatch.setattr(supervisor._feeding, "on_parted", note)
+    monkeypatch.setattr(supervisor._endings, "end", end_later)
+    worker.contained.send_signal(signal.SIGSTOP)
+    monkeypatch.setattr(worker.channel, "take_back", take_back_but_first)
+    results = pool.map(ledger.mark, range(300), return_exceptions=True)
+    eventually(lambda: bundles_of(pool))
+    pool.shutdown(wait=False, kill=True)
+    assert [type(outcome) for outcome in results] == [CancelledError] * 300
+    pool.shutdown()
+    assert parted
+    assert ledger.begun_counts(tmp_path / "ledger") == [0] * 300
+
+
+def test_item_begins_before_the_next_one_can_be_had(warm, tmp_path: Path) -> None:
+    """The iterator waits for what the item before does."""
+    pool = warm(3)
+    seen: list[list[int]] = []
+
+    def items() -> Iterator[int]:
+        for number in range(3):
+            yield number
+            eventually(lambda number=number: ledger.begun_counts(tmp_path / "ledger")[number])
+            seen.append(ledger.begun_counts(tmp_path / "ledger"))
+
+    assert list(pool.map(ledger.mark, items())) == [0, 1, 2]
+    assert seen == [[1, 0, 0], [1, 1, 0], [1, 1, 1]]
+
+
+def test_results_of_an_iterator_that_nobody_asks_are_let_go_of_as_they_come(warm, gate: Gate) -> None:
+    """And never in the supervisor's thread: their finalizers are user code."""
+    pool = warm(1)
+    acts.finalized.clear()
+    pool.map(acts.make_finalized_or_pass_gate, range(101), [100] * 101, [gate.folder] * 101)
+    gate.wait_until_arrived()
+    eventually(lambda: len(acts.finalized) == 100)
+    gate.let_through()
+    pool.shutdown()
+    assert set(acts.finalized) == {"safepool-delivery"}
+
+
+def test_map_timeout_cancels_an_item_that_is_a_task_of_its_own(warm, gate: Gate) -> None:
+    pool = warm(1)
+    blocker = pool.submit(acts.pass_gate_and_tell_pid, gate.folder)
+    gate.wait_until_arrived()
+    futures: list[Any] = []
+    submit_row = pool._submit_timed
+    pool._submit_timed = lambda *call: futures.append(submit_row(*call)) or futures[-1]
+    results = pool.map(acts.tell_type, [bytes(10_000)], timeout=0.1)
+    with pytest.raises(FuturesTimeoutError):
+        next(results)
+    assert [future.cancelled() for future in futures] == [True]
+    gate.let_through()
+    result_of(blocker)
+
+
+def test_submit_that_a_program_has_replaced_in_the_class_sees_each_item(warm, monkeypatch) -> None:
+    pool = warm(1)
+    submit, calls = SafeProcessPoolExecutor.submit, []
+
+    def note(self: SafeProcessPoolExecutor, fn: Any, /, *args: Any, **kwargs: Any) -> Any:
+        calls.append(args)
+        return submit(self, fn, *args, **kwargs)
+
+    monkeypatch.setattr(SafeProcessPoolExecutor, "submit", note)
+    assert list(pool.map(acts.square, range(3))) == [0, 1, 4]
+    assert calls == [(0,), (1,), (2,)]

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import errno
+import os
+from typing import NoReturn
+
 import pytest
 
 from contract.patience import error_of, eventually, is_gone, result_of
 from features import acts
 from safepool import SafeProcessPoolExecutor, WorkerDiedError
+from support import census
 
 
 def test_idle_worker_leaves_after_its_time_and_another_comes_at_need(new_pool) -> None:
@@ -90,3 +95,18 @@ def test_more_least_than_most_workers_are_refused() -> None:
 def test_bad_idle_timeout_is_refused_by_name(value) -> None:
     with pytest.raises((TypeError, ValueError), match="idle_timeout"):
         SafeProcessPoolExecutor(1, idle_timeout=value)
+
+
+def test_worker_that_cannot_be_started_costs_nothing_while_its_error_is_kept(new_pool, monkeypatch) -> None:
+    """An error keeps the frames that it came through, and these keep descriptors, just where they are short."""
+
+    def refuse(*_: object) -> NoReturn:
+        raise OSError(errno.EAGAIN, os.strerror(errno.EAGAIN))
+
+    monkeypatch.setattr("safepool._pool.staff.launch", refuse)
+    error = error_of(new_pool(1).submit(acts.square, 7))
+
+    assert isinstance(error, WorkerDiedError)
+    assert "Resource temporarily unavailable" in str(error)
+    held = [target for target in census.open_files().values() if "safepool-start" in target]
+    assert not held

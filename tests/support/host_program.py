@@ -6,9 +6,13 @@ input ends, the test is gone, and the host leaves at once.
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
+import itertools
 import json
 import os
+import pkgutil
+import resource
 import signal
 import subprocess
 import sys
@@ -20,7 +24,6 @@ from typing import Any
 
 from safepool import SafeProcessPoolExecutor
 from safepool._os.marker import host_marker
-from support import tasks
 from support.descendants import start
 from support.rendezvous import report
 
@@ -34,6 +37,7 @@ class Server:
         self.pool: SafeProcessPoolExecutor | None = None
         self.futures: dict[str, Future[Any]] = {}
         self.children: list[subprocess.Popen[bytes]] = []
+        self.memory = b""
 
     def do_canary(self, label: str = "canary") -> None:
         """Start a process of the host's own, which is nobody else's business."""
@@ -47,7 +51,8 @@ class Server:
     def do_submit(self, label: str, task: str, args: list[Any], timeout: float | None = None) -> None:
         assert self.pool is not None
         limit = {} if timeout is None else {"task_timeout": timeout}
-        future = self.pool.submit(getattr(tasks, task), *args, **limit)
+        function = pkgutil.resolve_name(task if ":" in task else f"support.tasks:{task}")
+        future = self.pool.submit(function, *args, **limit)
         self.futures[label] = future
         future.add_done_callback(lambda done: report(self.reports, f"{label}.outcome", _describe(done)))
 
@@ -63,6 +68,10 @@ class Server:
         """Take every exit status before anybody else can, as some libraries do."""
         threading.Thread(target=_reap, daemon=True).start()
 
+    def do_reap_in_a_handler(self) -> None:
+        """The same, in a handler of SIGCHLD."""
+        signal.signal(signal.SIGCHLD, _reap_now)
+
     def do_fork(self, label: str, holding: bool = False) -> None:
         """Fork a helper without exec. With ``holding``, instead one that keeps every descriptor over an exec."""
         if holding:
@@ -74,6 +83,26 @@ class Server:
                 report(self.reports, label)
                 time.sleep(900)
                 os._exit(0)
+
+    def do_limit_descriptors(self, room: int | None) -> None:
+        """Leave room for so many more descriptors; None lifts the limit."""
+        used = {int(name) for name in os.listdir("/proc/self/fd")}
+        free = (number for number in itertools.count() if number not in used)
+        self._limit(resource.RLIMIT_NOFILE, None if room is None else next(itertools.islice(free, room, None)))
+
+    def do_limit_processes(self, most: int | None) -> None:
+        """Allow this user so many processes; None lifts the limit."""
+        self._limit(resource.RLIMIT_NPROC, most)
+
+    def _limit(self, which: int, value: int | None) -> None:
+        hard = resource.getrlimit(which)[1]
+        resource.setrlimit(which, (hard if value is None else value, hard))
+        report(self.reports, "limited" if value is not None else "lifted")
+
+    def do_hold_memory(self, size: int) -> None:
+        """Touch so many bytes, and keep them."""
+        self.memory = b"x" * size
+        report(self.reports, "holding")
 
     def do_die(self, how: str) -> None:
         report(self.reports, "dying")
@@ -109,6 +138,12 @@ def _reap() -> None:
             os.waitpid(-1, 0)
         except ChildProcessError:
             time.sleep(0.001)
+
+
+def _reap_now(*_: object) -> None:
+    with contextlib.suppress(ChildProcessError):
+        while os.waitpid(-1, os.WNOHANG) != (0, 0):
+            pass
 
 
 def _fail() -> None:

@@ -14,7 +14,7 @@ import signal
 import subprocess
 import sys
 import textwrap
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -64,7 +64,14 @@ class Program:
         path.write_text(textwrap.dedent(source))
         self.run([sys.executable, str(path), self.rendezvous.path, *args], terminal=terminal)
 
-    def run(self, command: list[str], *, terminal: int | None = None, on_screen: bool = False, **env: str) -> None:
+    def run(
+        self,
+        command: list[str],
+        *,
+        terminal: int | None = None,
+        on_screen: bool = False,
+        environment: Mapping[str, str] | None = None,
+    ) -> None:
         """Start a command, on a terminal if one is given; its output goes to files, or ``on_screen``."""
         if terminal is not None:
             command = [sys.executable, "-c", _ON_TERMINAL, *command]
@@ -74,7 +81,7 @@ class Program:
                 stdin=subprocess.PIPE if terminal is None else terminal,
                 stdout=terminal if on_screen else out,
                 stderr=terminal if on_screen else err,
-                env={**self._environment(), **env},
+                env={**self._environment(), **(environment or {})},
                 start_new_session=True,
             )
         self._handle = self._stack.enter_context(Handle(self.process.pid))
@@ -141,13 +148,26 @@ class Program:
 
 
 class Host(Program):
-    """A host that takes commands (``host_program``); with ``reaped``, under a process that reaps all orphans."""
+    """A host that takes commands (``host_program``); with ``reaped``, under a process that reaps all orphans.
 
-    def __init__(self, directory: Path, *, reaped: bool = False, **pool: Any) -> None:
+    A ``launcher`` is a command that becomes the one that follows it. ``environment`` is the host's, added to ours.
+    """
+
+    def __init__(
+        self,
+        directory: Path,
+        *,
+        reaped: bool = False,
+        launcher: Sequence[str] = (),
+        environment: Mapping[str, str] | None = None,
+        **pool: Any,
+    ) -> None:
         super().__init__(directory)
-        launcher = [sys.executable, "-c", _REAPED] if reaped else []
+        os.chmod(self.rendezvous.path, 0o666)  # the launcher may change the user
+        before = [sys.executable, "-c", _REAPED] if reaped else launcher
         program = str(_HERE / "host_program.py")
-        self.run([*launcher, sys.executable, program, json.dumps(pool), self.rendezvous.path])
+        command = [*before, sys.executable, program, json.dumps(pool), self.rendezvous.path]
+        self.run(command, environment=environment)
         pid = self._wait_for_start()
         if reaped:
             self.spared.append(pid)

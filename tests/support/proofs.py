@@ -19,6 +19,7 @@ def new_counter(directory: Path, name: str) -> str:
     """A file in which another process counts: a thread of a worker (its heartbeat), or a chain of forks."""
     path = directory / f"counter-{name}"
     path.write_bytes(bytes(8))
+    path.chmod(0o666)  # whoever counts may be another user
     return str(path)
 
 

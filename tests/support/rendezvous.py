@@ -64,7 +64,7 @@ class Rendezvous:
             left = deadline - time.monotonic()
             if left <= 0:
                 raise AssertionError(f"no report of {missing} within {within:g} s; heard: {self.reports}")
-            self._listen(left)
+            self.listen(left)
         return {label: found for label in wanted if (found := self.find(label)) is not None}
 
     def pids(self, labels: Iterable[str], *, within: float = 60.0) -> dict[str, int]:
@@ -73,7 +73,7 @@ class Rendezvous:
 
     def find(self, label: str) -> Report | None:
         """The first report of that label that has come so far."""
-        self._listen(0)
+        self.listen(0)
         return next((report for report in self.reports if report.label == label), None)
 
     def close(self) -> None:
@@ -81,7 +81,8 @@ class Rendezvous:
             os.close(self._fd)
             self._fd = -1
 
-    def _listen(self, timeout: float) -> None:
+    def listen(self, timeout: float) -> None:
+        """Take in what comes within so many seconds; return at the first."""
         if not select.select([self._fd], [], [], timeout)[0]:
             return
         with contextlib.suppress(BlockingIOError):

@@ -12,7 +12,7 @@ from support.handles import Handle, gone
 from support.hosts import Host
 from support.proofs import new_counter, prove
 
-__all__ = ["STATUS", "hang_everywhere", "hold_janitor", "host_dies", "labels_of", "strike"]
+__all__ = ["STATUS", "hang_everywhere", "hold_janitor", "host_dies", "labels_of", "strike", "workers_of"]
 
 # How a host ends by each death, as subprocess tells it.
 STATUS = {
@@ -57,6 +57,11 @@ def hold_janitor(host: Host) -> Handle:
     found = eventually(settled)
     assert len(found) == 1, found
     return host.hold({"janitor": found[0].pid})["janitor"]
+
+
+def workers_of(host: Host) -> list[census.Seen]:
+    """Its workers, as soon as they are programs of their own."""
+    return [seen for seen in census.children_of(host.process.pid) if "safepool._worker.boot" in seen.command]
 
 
 def strike(host: Host, death: str) -> None:

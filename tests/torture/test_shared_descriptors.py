@@ -60,7 +60,7 @@ def test_host_whose_children_are_killed_before_it_leaves_nothing(make_host, meas
     host.leaves_nothing()
 
 
-@pytest.mark.parametrize("reaping", ["ignore_children", "reap_everything"])
+@pytest.mark.parametrize("reaping", ["ignore_children", "reap_everything", "reap_in_a_handler"])
 @pytest.mark.parametrize(("how", "status"), [("exit", 3), ("kill", -signal.SIGKILL), ("segfault", -signal.SIGSEGV)])
 def test_exit_status_is_true_whoever_reaps(make_host, reaping, how, status):
     host = make_host(max_workers=1)
@@ -82,7 +82,7 @@ def test_exit_status_is_true_whoever_reaps(make_host, reaping, how, status):
     host.rendezvous.expect("shutdown")
 
 
-@pytest.mark.parametrize("reaping", ["ignore_children", "reap_everything"])
+@pytest.mark.parametrize("reaping", ["ignore_children", "reap_everything", "reap_in_a_handler"])
 def test_deadlines_hold_whoever_reaps(make_host, reaping):
     host = make_host(max_workers=2)
     host.tell(reaping)

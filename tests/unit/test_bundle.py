@@ -10,9 +10,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from safepool._pool.bundle import PENDING, Bundle, Outcomes
+from safepool._pool.feeding import _part_rest
 from safepool._pool.task import TaskState
 from safepool._pool.terms import Terms
+from safepool._pool.worker import Worker
 from safepool._worker.calls import unpack_bundle
+from safepool._worker.record import StartRecord
 
 pytestmark = pytest.mark.timeout(60)
 
@@ -98,3 +101,39 @@ def test_items_go_on_their_own_ways_one_by_one() -> None:
     bundle.step(1)
     assert [task.call[1] for task in bundle.each()] == [(1,), (2,), (3,)]
     assert bundle.size == 0
+
+
+def new_worker() -> Worker:
+    """One that has two bundles, of three items and of five."""
+    nothing: Any = None
+    record = StartRecord()
+    record.close()
+    worker = Worker(1, nothing, nothing, record, None, runs=8)
+    worker.task = new_bundle(3)
+    worker.line_up(new_bundle(5))
+    return worker
+
+
+def test_worker_that_has_come_to_its_next_bundle_unseen_is_stopped_in_that_one() -> None:
+    """It has said how the last item of the first bundle went, but nobody has read it yet."""
+    worker = new_worker()
+    first, second = worker.sent()
+    worker.record.may_go_on(second.number, second.number)
+    worker.record.may_go_on(second.number, second.number + 1)
+    rest = _part_rest(worker, set())
+    assert (first.size, second.size, items_of(rest)) == (3, 2, [2, 3, 4])
+    assert (worker.ahead_size, worker.runs) == (2, 5)
+    assert not worker.record.may_go_on(second.number, second.number + 2)
+
+
+def test_stop_that_the_worker_has_not_seen_stays_when_a_later_bundle_is_taken_back() -> None:
+    """Else it would run what was given to others meanwhile."""
+    worker = new_worker()
+    worker.turn()
+    first = worker.task
+    assert isinstance(first, Bundle)
+    worker.record.may_go_on(first.number, first.number)
+    assert items_of(_part_rest(worker, set())) == [1, 2]
+    worker.task = later = new_bundle(5)
+    assert items_of(_part_rest(worker, {later.number})) == [1, 2, 3, 4]
+    assert not worker.record.may_go_on(first.number, first.number + 1)

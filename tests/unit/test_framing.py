@@ -69,7 +69,7 @@ def test_task_number_of_any_size_survives(task: int) -> None:
     assert frame.task == task
 
 
-def test_size_beyond_memory_is_only_waited_for() -> None:
+def test_size_beyond_memory_is_only_waited_for_unless_there_is_a_limit() -> None:
     reader = FrameReader()
     assert reader.feed(header(Kind.RESULT, 1, 2**64 - 1)) == []
     assert reader.feed(b"more") == []
@@ -119,3 +119,63 @@ def test_what_a_stray_writer_is_likely_to_write_is_foreign() -> None:
     for text in (b"Traceback (most recent call last):\n", b"\0" * 40, b"\x80\x05\x95" + b"pickle" * 10):
         with pytest.raises(ForeignBytesError):
             FrameReader().feed(text)
+
+
+# --- hostile streams ---
+
+
+def test_payload_larger_than_any_that_is_waited_for_is_foreign_as_soon_as_it_is_announced() -> None:
+    reader = FrameReader(largest=100)
+    whole = Frame(Kind.RESULT, 1, b"x" * 100)
+    assert reader.feed(bytes_of(whole)) == [whole]
+    assert reader.feed(header(Kind.RESULT, 2, 100)) == []
+    assert reader.feed(b"y" * 100) == [Frame(Kind.RESULT, 2, b"y" * 100)]
+    with pytest.raises(ForeignBytesError) as caught:
+        reader.feed(bytes_of(whole) + header(Kind.RESULT, 3, 101))
+    assert caught.value.frames == [whole]
+
+
+def read_all(stream: bytes, cuts: list[int], largest: int) -> tuple[list[Frame], bool]:
+    """Feed a stream in pieces; return the frames, and whether it was all ours."""
+    reader, frames = FrameReader(largest), []
+    for start, end in zip([0, *cuts], [*cuts, len(stream)], strict=True):
+        try:
+            frames += reader.feed(stream[start:end])
+        except ForeignBytesError as error:
+            return frames + error.frames, False
+    return frames, True
+
+
+HOSTILE = st.one_of(
+    st.binary(max_size=60),
+    st.builds(bytes_of, frames),
+    st.builds(header, st.sampled_from(Kind), _NUMBERS, _NUMBERS, st.floats(), st.floats()),
+    st.just(_CHECK),
+)
+
+
+@given(st.lists(HOSTILE, max_size=6).map(b"".join), st.data())
+def test_hostile_stream_gives_the_same_frames_and_the_same_judgement_however_it_is_cut(
+    stream: bytes, data: st.DataObject
+) -> None:
+    """Nothing but whole frames comes out, and nothing else than a foreign stream is raised."""
+    cuts = sorted(data.draw(st.lists(st.integers(0, len(stream)), max_size=8)))
+    at_once, is_ours = read_all(stream, [], 200)
+    in_pieces, is_ours_in_pieces = read_all(stream, cuts, 200)
+    assert repr(in_pieces) == repr(at_once) or all(  # a payload that came torn is a view
+        (a.kind, a.task, bytes(a.payload)) == (b.kind, b.task, bytes(b.payload))
+        for a, b in zip(in_pieces, at_once, strict=True)
+    )
+    assert is_ours_in_pieces == is_ours
+    assert all(isinstance(frame.kind, Kind) and len(frame.payload) <= len(stream) for frame in at_once)
+
+
+@given(st.lists(frames, min_size=1, max_size=3), st.integers(0, 2**64 - 1), st.data())
+def test_one_changed_byte_gives_frames_or_a_foreign_stream_and_never_more_bytes_than_came(
+    sent: list[Frame], number: int, data: st.DataObject
+) -> None:
+    stream = bytearray(bytes_of(*sent))
+    position = data.draw(st.integers(0, len(stream) - 1))
+    stream[position] = number & 0xFF
+    found, _ = read_all(bytes(stream), [], 1000)
+    assert sum(HEADER_SIZE + len(frame.payload) for frame in found) <= len(stream)

@@ -6,6 +6,7 @@ import os
 import platform
 import shutil
 import signal
+import sys
 from pathlib import Path
 
 import pytest
@@ -141,6 +142,34 @@ def test_environment_longer_than_a_page_is_read_whole(brood: Brood) -> None:
     environment = environment_of(process.pid)
     assert b"ZZ_LAST=1\0" in environment
     assert environment.count(b"LONG_") == 50
+
+
+# What prctl(PR_SET_MM, PR_SET_MM_MAP) takes, from what stat(5) says, but for the place of the environment.
+_MOVES_ITS_ENVIRONMENT = """
+import ctypes, mmap, struct
+memory = mmap.mmap(-1, 1 << 30, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+there = ctypes.addressof(ctypes.c_char.from_buffer(memory))
+libc = ctypes.CDLL(None)
+libc.prctl.argtypes = [ctypes.c_int, *[ctypes.c_ulong] * 4]
+libc.sbrk.restype = ctypes.c_ulong
+stat = open("/proc/self/stat").read().rpartition(")")[2].split()
+code, data, heap = (stat[23], stat[24]), (stat[42], stat[43]), (stat[44], libc.sbrk(0))
+places = [*code, *data, *heap, stat[25], stat[45], stat[46], there, there + (1 << 30) - 1]
+wanted = ctypes.create_string_buffer(struct.pack("=12QIi", *map(int, places), 0, 0, -1), 104)
+say("moved", libc.prctl(35, 14, ctypes.addressof(wanted), 104, 0))
+stay()
+"""
+
+
+def test_environment_larger_than_any_that_an_exec_takes_is_cut(brood: Brood) -> None:
+    """A process may say that its environment is elsewhere, and as large as its address space: it would fill up ours."""
+    process = brood.start([sys.executable, "-c", brood.text(_MOVES_ITS_ENVIRONMENT)])
+    if brood.meeting.expect("moved").detail != "0":
+        pytest.skip("this kernel does not let a process move its environment (CONFIG_CHECKPOINT_RESTORE)")
+    with open(f"/proc/{process.pid}/environ", "rb") as file:
+        assert len(file.read(1 << 25)) == 1 << 25, "the fault never happened"
+
+    assert len(environment_of(process.pid)) < 1 << 24
 
 
 def test_cleared_environment_is_empty(brood: Brood) -> None:

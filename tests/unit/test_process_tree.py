@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
+import time
 from collections.abc import Iterator
 
 import pytest
@@ -12,6 +13,7 @@ import pytest
 from safepool._os import process_exit, process_tree
 from safepool._os.process_table import ProcessRow, read_row
 from safepool._os.process_tree import Leader, TreeEnding
+from support.eventually import eventually
 from support.handles import Handle, gone
 from unit.brood import Brood, is_in_state
 from unit.trees import EVERY_WAY_OUT, WAYS_OUT, Tree
@@ -145,6 +147,41 @@ def test_process_with_another_marker_is_not_touched(brood: Brood, canary: subpro
     gone(handles)
     for number, stranger in enumerate(strangers):
         brood.ask(stranger, f"unharmed{number}")
+
+
+def test_process_whose_variable_only_tells_of_the_marker_is_not_touched(
+    brood: Brood, canary: subprocess.Popen[bytes]
+) -> None:
+    """As where the host hands on what a task has printed of its environment."""
+    tree = Tree(brood, "leave('session', os.setsid); say('leader'); stay()")
+    handles = brood.hold("leader", "session")
+    told = {"OUTPUT": f"HOME=/root\n{tree.marker}=1\n", f"X{tree.marker}": "1", "LAST": f"{tree.marker}=1"}
+    stranger = brood.python("say('stranger'); echo()", stdin=subprocess.PIPE, env=told)
+    brood.hold("stranger")
+
+    tree.end()
+
+    gone(handles)
+    brood.ask(stranger, "unharmed-stranger")
+
+
+def test_process_that_is_older_than_the_tree_is_not_touched_whatever_it_carries(brood: Brood) -> None:
+    """It cannot descend from it: the variable was forged."""
+    marker = {f"{brood.mark}_TREE_1": "1"}
+    stranger = brood.python("say('stranger'); echo()", stdin=subprocess.PIPE, env=marker)
+    brood.hold("stranger")
+    started = read_row(stranger.pid)
+    assert started is not None
+    eventually(lambda: time.clock_gettime(time.CLOCK_BOOTTIME) * os.sysconf("SC_CLK_TCK") > started.start + 1)
+    tree = Tree(brood, "leave('session', os.setsid); say('leader'); stay()")
+    handles = brood.hold("leader", "session")
+    assert {tree.marker} == set(marker)
+    assert tree.leader.start > started.start
+
+    tree.end()
+
+    gone(handles)
+    brood.ask(stranger, "unharmed")
 
 
 @pytest.mark.parametrize("ticks", [1, 100_000])

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import threading
 import time
+from typing import NoReturn
 
 import pytest
 
 from safepool._worker.record import StartRecord
+from support import census
 from unit.brood import Brood, in_forked_child
 from unit.turns import Turns, Word, schedules
 
@@ -57,6 +60,19 @@ def test_process_that_attaches_by_descriptor_shares_the_record(brood: Brood) -> 
     begun = record.begun_at(6)
     assert begun is not None
     assert before <= begun <= time.monotonic()  # one clock for all processes
+
+
+def test_record_that_cannot_be_mapped_costs_no_descriptor(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where there is room for one descriptor, and the mapping takes a second."""
+
+    def refuse(*_: object) -> NoReturn:
+        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+
+    monkeypatch.setattr("safepool._worker.record.mmap.mmap", refuse)
+    before = census.open_files()
+    with pytest.raises(OSError, match="Too many open files"):
+        StartRecord()
+    assert census.open_files() == before
 
 
 def test_host_s_note_is_seen_by_the_worker() -> None:
@@ -214,3 +230,13 @@ def test_stop_is_for_one_bundle() -> None:
     assert not record.may_go_on(7, 9)
     assert record.may_go_on(100, 100)
     assert record.stop(100) == 100
+
+
+def test_record_cannot_be_cut_off_by_who_has_a_descriptor_of_it() -> None:
+    """Else the host's next look would be its end, by SIGBUS."""
+    record = StartRecord()
+    with pytest.raises(PermissionError):
+        os.ftruncate(record.fd, 0)
+    record.note(7)
+    assert record.begun_at(7) is not None
+    record.close()

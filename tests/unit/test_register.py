@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from safepool._os import process_exit
 from safepool._os.process_tree import Leader
 from safepool._os.register import Register, read_leaders
 from unit.brood import Brood
@@ -120,3 +121,17 @@ def test_reader_that_outlives_the_writer_finds_the_register(register: Register, 
 def test_register_has_no_name_and_is_not_inherited_unless_asked_for(register: Register) -> None:
     assert not os.get_inheritable(register.fd)
     assert os.fstat(register.fd).st_nlink == 0
+
+
+@given(st.binary(max_size=400))
+def test_any_content_is_read_as_trees_that_can_be_asked_for(content: bytes) -> None:
+    """The register is the host's own; but whoever writes to it by mistake must not keep the janitor from its work."""
+    fd = os.memfd_create("register")
+    try:
+        os.write(fd, content)
+        for leader in read_leaders(fd):
+            pidfd = process_exit.open_pidfd(leader.pid)
+            if pidfd is not None:
+                os.close(pidfd)
+    finally:
+        os.close(fd)

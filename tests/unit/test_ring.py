@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import struct
 import threading
 
 import pytest
@@ -121,3 +123,37 @@ def test_one_of_the_two_sees_the_other_in_whatever_order(is_awake: bool) -> None
         assert found["sent"] or not found["asleep"], schedule
         seen.add((found["left"], found["sent"], found["asleep"]))
     assert len(seen) > 1 or not is_awake, "no order made a difference"
+
+
+# --- hostile words ---
+
+_WORD = st.integers(0, 2**64 - 1)
+
+
+@given(st.lists(st.tuples(st.sampled_from([0, 1, 2]), _WORD), max_size=8), st.binary(min_size=ROOM, max_size=ROOM))
+def test_whatever_stands_in_the_memory_host_takes_no_more_than_there_is_room_for(
+    words: list[tuple[int, int]], content: bytes
+) -> None:
+    """A task can write there: neither end may crash, wait, or take more than the ring holds."""
+    memory = bytearray(64) + content
+    ring = AnswerRing(memoryview(memory))
+    view = memoryview(memory)[:64].cast("Q")
+    for index, word in words:
+        view[index] = word
+        before = view[1]
+        taken = ring.take()
+        assert len(taken) <= ROOM
+        assert bool(taken) == (view[0] != before)
+        assert ring.take() == b""
+        assert ring.fall_asleep()
+
+
+@given(_WORD, _WORD, st.binary(max_size=2 * ROOM))
+def test_worker_whose_ring_was_spoilt_does_not_write_beyond_it(written: int, read: int, frame: bytes) -> None:
+    memory = bytearray(64 + ROOM + 64)
+    ring = AnswerRing(memoryview(memory)[: 64 + ROOM])
+    view = memoryview(memory)[:64].cast("Q")
+    view[0], view[1], view[2] = written, read, 1
+    with contextlib.suppress(struct.error, ValueError, OverflowError):
+        ring.put(frame)
+    assert bytes(memory[64 + ROOM :]) == bytes(64)

@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+import fcntl
 import gc
 import mmap
 import os
 import pickle
 import socket
+import struct
+import sys
+from array import array
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from safepool._worker import segments
-from safepool._worker.framing import Frame, FrameReader, Kind
+from safepool._worker.framing import Frame, FrameReader, Kind, header
 from safepool._worker.segments import FD_ROOM, Exchange, Lender, Loan, send_segment
 
 pytestmark = pytest.mark.timeout(60)
@@ -340,3 +346,111 @@ def test_mapping_tells_of_views_before_it_looks_at_the_size() -> None:
     del part
     assert not segments._is_viewed(mapping)
     assert len(mapping) == mmap.PAGESIZE
+
+
+# --- hostile ends ---
+
+
+def memfd(size: int, *, sealed: bool = True) -> int:
+    fd = os.memfd_create("safepool-segment", os.MFD_ALLOW_SEALING)
+    os.ftruncate(fd, size)
+    if sealed:
+        fcntl.fcntl(fd, fcntl.F_ADD_SEALS, fcntl.F_SEAL_SHRINK)
+    return fd
+
+
+def offer(taking: Exchange, number: int, fd: int, size: int) -> None:
+    """Have a segment arrive, as if the other end had sent it."""
+    rights = array("i", [fd]).tobytes()
+    inode = os.fstat(fd).st_ino
+    taking.receive_fds([(socket.SOL_SOCKET, socket.SCM_RIGHTS, rights)])
+    taking.heed(Frame(Kind.SEGMENT, 0, struct.pack("=QQQ", number, size, inode)))
+
+
+def test_note_that_came_torn_is_read_as_one_that_came_whole(ends: Ends) -> None:
+    """Its payload is a view then. A number above 255 shows it, since it has more than one byte that counts."""
+    loans = {}
+    for _ in range(300):
+        loan, _envelope = ends.lend(bytes(SIZE))
+        loans[loan.segment.number] = loan
+        loan.segment.is_spoilt = True
+        if loan.segment.number not in (1, 257):
+            del loans[loan.segment.number], loan
+            ends.giving._loans.clear()
+    ends.giving._loans.update(loans)
+    assert set(ends.giving._loans) == {1, 257}
+
+    note = header(Kind.RETURN, 0, 8) + (257).to_bytes(8, sys.byteorder)
+    reader = FrameReader()
+    frames = [frame for byte in note for frame in reader.feed(bytes([byte]))]
+
+    assert type(frames[0].payload) is memoryview
+    ends.giving.heed(frames[0])
+    assert set(ends.giving._loans) == {1}
+
+
+def test_descriptors_that_nothing_is_said_about_are_kept_up_to_a_limit(ends: Ends) -> None:
+    before = memory_files()
+    for _ in range(1000):
+        rights = array("i", [memfd(1), memfd(1)]).tobytes()
+        ends.taking.receive_fds([(socket.SOL_SOCKET, socket.SCM_RIGHTS, rights)])
+    assert memory_files() - before <= segments._MOST_TAKEN
+    ends.taking.close()
+    assert memory_files() == before
+
+
+def test_segments_are_taken_up_to_a_limit_and_again_when_some_were_forgotten(ends: Ends) -> None:
+    for number in range(segments._MOST_TAKEN + 50):
+        offer(ends.taking, number, memfd(4096), 4096)
+    assert len(ends.taking._mappings) == segments._MOST_TAKEN
+    ends.taking.heed(Frame(Kind.FORGET, 0, array("Q", range(10)).tobytes()))
+    offer(ends.taking, 5000, memfd(4096), 4096)
+    assert 5000 in ends.taking._mappings
+
+
+@pytest.mark.parametrize("shift", [46, 47, 62])
+def test_segment_larger_than_any_memory_is_not_mapped(ends: Ends, shift: int) -> None:
+    offer(ends.taking, 1, memfd(1 << shift), 1 << shift)
+    assert not ends.taking._mappings
+
+
+def test_segment_that_its_sender_could_cut_off_is_not_mapped(ends: Ends) -> None:
+    offer(ends.taking, 1, memfd(SIZE, sealed=False), SIZE)
+    assert not ends.taking._mappings
+
+
+@given(st.sampled_from([Kind.SEGMENT, Kind.RETURN, Kind.FORGET, Kind.SPOILT]), st.binary(max_size=64), st.booleans())
+def test_any_note_leaves_the_books_in_order(kind: Kind, payload: bytes, as_view: bool) -> None:
+    ends = Ends()
+    try:
+        _loan, envelope = ends.lend(b"1" * SIZE)
+        for end in (ends.giving, ends.taking):
+            end.heed(Frame(kind, 0, memoryview(payload) if as_view else payload))
+            end.notes()
+        try:
+            (buffer,) = ends.borrow(envelope)
+        except LookupError:
+            assert kind is Kind.FORGET
+        else:
+            assert bytes(buffer) == b"1" * SIZE
+            buffer.release()
+    finally:
+        ends.close()
+
+
+@given(st.binary(max_size=80), st.integers(0, 2**64 - 1), st.lists(st.integers(0, 2**64 - 1), max_size=6))
+def test_any_envelope_gives_buffers_inside_the_segment_or_is_refused(
+    junk: bytes, count: int, places: list[int]
+) -> None:
+    ends = Ends()
+    try:
+        _loan, envelope = ends.lend(b"1" * SIZE)
+        forged = envelope[:8] + count.to_bytes(8, sys.byteorder) + array("Q", places).tobytes() + junk
+        try:
+            buffers, _rest = ends.taking.borrow(memoryview(forged))
+        except (ValueError, LookupError):
+            return
+        assert all(len(buffer) <= SIZE for buffer in buffers)
+        del buffers
+    finally:
+        ends.close()

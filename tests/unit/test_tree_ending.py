@@ -143,6 +143,49 @@ def test_ending_says_when_the_grace_of_a_cleaner_is_over(brood: Brood) -> None:
     assert ending.pidfds() == []
 
 
+_NAMED_AS_CLEANERS = """
+run(*python(sys.argv[1].replace("@", "from multiprocessing.resource_" "tracker import main"), *sys.argv[2:]))
+say("leader")
+stay()
+"""
+_CHAIN_OF_CLEANERS = """
+# @
+counter, until = os.open(sys.argv[1], os.O_WRONLY | os.O_APPEND), float(sys.argv[2])
+os.setsid()
+for generation in range(250):
+    if time.monotonic() > until:
+        break
+    if os.fork():
+        time.sleep(0.2)
+        break
+    os.write(counter, b".")
+    time.sleep(0.04)
+os._exit(0)
+"""
+
+
+def test_chain_of_processes_that_call_themselves_cleaners_has_one_grace_and_no_more(
+    brood: Brood, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each is left running while it has a grace, and starts its successor meanwhile. Judged by a counter."""
+    monkeypatch.setattr(process_tree, "_CLEANER_GRACE", 0.3)
+    monkeypatch.setattr(process_tree, "_PATIENCE", 2.0)
+    counter = tmp_path / "counter"
+    counter.touch()
+    until = time.monotonic() + 12
+    tree = Tree(brood, _NAMED_AS_CLEANERS, brood.text(_CHAIN_OF_CLEANERS), counter, until)
+    leader = brood.hold("leader")
+    eventually(lambda: counter.stat().st_size > 3)
+
+    tree.end()
+
+    gone(leader)
+    reached = counter.stat().st_size
+    time.sleep(0.3)  # not to wait for anything, but to watch that nothing happens
+    assert time.monotonic() < until, "by now they would have ended by themselves"
+    assert counter.stat().st_size == reached
+
+
 # --- what cannot be done ---
 
 

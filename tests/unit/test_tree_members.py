@@ -162,6 +162,14 @@ def test_process_with_another_marker_or_none_is_a_stranger(brood: Brood) -> None
     assert find(members_of(tree)) == {handles["leader"].pid, handles["session"].pid}
 
 
+def test_process_whose_variable_only_tells_of_the_marker_is_a_stranger(brood: Brood) -> None:
+    tree = Tree(brood, "say('leader'); stay()")
+    brood.python("say('told'); stay()", env={"OUTPUT": f"HOME=/\n{tree.marker}=1\n", f"X{tree.marker}": "1"})
+    brood.hold("leader", "told")
+
+    assert find(members_of(tree)) == {tree.leader.pid}
+
+
 def test_environment_of_a_stranger_is_read_once(brood: Brood, monkeypatch: pytest.MonkeyPatch) -> None:
     """It takes a look at every process of the machine, ten times a second."""
     tree = Tree(brood, "say('leader'); stay()")

@@ -1,0 +1,181 @@
+"""Where something cannot be had: an error that says so, no worker half born, and all well when it can be had again."""
+
+from __future__ import annotations
+
+import errno
+import platform
+import signal
+import subprocess
+import sys
+
+import pytest
+
+from support import census
+from support.eventually import eventually
+from support.handles import gone
+from support.scenes import hang_everywhere, strike, workers_of
+from torture.users import AS_A_USER, NEEDS_ROOT
+
+pytestmark = [pytest.mark.torture, pytest.mark.timeout(180)]
+
+# A full file system in a mount namespace of the host's own.
+_FULL = """
+for at in /dev/shm "$0"; do
+    mount -t tmpfs -o size=4k none $at || exit 1
+    head -c 100000 /dev/zero > $at/full
+done
+exec "$@"
+"""
+
+# Has one system call fail, by a filter that is inherited over exec: number, argument to look at, its value, error.
+_WITHOUT = """
+import ctypes, os, struct, sys
+number, argument, value, error = map(int, sys.argv[1:5])
+code = [(0x20, 0, 0, 0), (0x15, 0, 3 if argument >= 0 else 1, number)]  # load the number; another one is allowed
+if argument >= 0:
+    code += [(0x20, 0, 0, 16 + 8 * argument), (0x15, 0, 1, value)]
+code += [(0x06, 0, 0, 0x00050000 | error), (0x06, 0, 0, 0x7FFF0000)]
+filters = b"".join(struct.pack("HBBI", *line) for line in code)
+memory = ctypes.create_string_buffer(filters)
+program = ctypes.create_string_buffer(struct.pack("H6xP", len(code), ctypes.addressof(memory)))
+libc = ctypes.CDLL(None, use_errno=True)
+assert libc.prctl(38, 1, 0, 0, 0) == 0 and libc.prctl(22, 2, program) == 0, os.strerror(ctypes.get_errno())
+os.execv(sys.argv[5], sys.argv[5:])
+"""
+OF_A_WORKER = 8  # descriptors in the host, beside the memory of its record: three sockets, three ends of pipes, a pidfd
+PIDFD_OPEN, MEMFD_CREATE, FCNTL = 434, 319, 72
+F_SETSIG = 10
+
+NEEDS_X86 = pytest.mark.skipif(platform.machine() != "x86_64", reason="the numbers of system calls are those of x86-64")
+
+
+def without(number, error, argument=-1, value=0):
+    return [sys.executable, "-c", _WITHOUT, str(number), str(argument), str(value), str(error)]
+
+
+def only_worker(host):
+    (worker,) = workers_of(host)
+    return host.hold({"worker": worker.pid})["worker"]
+
+
+def works(host, label="works"):
+    host.submit(label, "square", 7)
+    return host.outcome(label) == {"value": 49}
+
+
+@pytest.mark.parametrize("room", range(13))
+def test_host_without_descriptors_cannot_start_a_worker_and_says_so(make_host, room):
+    """A start takes thirteen: each of its steps is the one that fails, once."""
+    host = make_host(max_workers=1)
+    canary = host.canary()
+    host.open_pool()
+    assert works(host, "before")
+    worker = only_worker(host)
+    files = census.open_files(host.process.pid)
+    worker.send(signal.SIGKILL)
+    gone({"worker": worker})
+    eventually(lambda: len(census.open_files(host.process.pid)) <= len(files) - OF_A_WORKER)
+    host.tell("limit_descriptors", room=room)
+    host.rendezvous.expect("limited")
+
+    host.submit("starved", "square", 7)
+    outcome = host.outcome("starved")
+
+    assert outcome["error"] == "WorkerDiedError", outcome
+    assert "Too many open files" in outcome["text"]
+    assert not workers_of(host)
+    host.tell("limit_descriptors", room=None)
+    assert works(host, "after")
+
+    def now():
+        return census.open_files(host.process.pid)
+
+    eventually(lambda: len(now()) <= len(files), otherwise=lambda: f"before: {files}\nafter: {now()}")
+    assert canary.alive()
+    host.tell("return")
+    assert host.finish() == 0
+    host.leaves_nothing()
+
+
+@NEEDS_ROOT
+def test_host_that_may_have_no_more_processes_cannot_start_a_worker_and_says_so(make_host):
+    host = make_host(max_workers=1, launcher=AS_A_USER)
+    host.open_pool()
+    assert works(host, "before")
+    worker = only_worker(host)
+    host.tell("limit_processes", most=1)
+    host.rendezvous.expect("limited")
+    worker.send(signal.SIGKILL)
+    gone({"worker": worker})
+
+    host.submit("starved", "square", 7)
+    outcome = host.outcome("starved")
+
+    assert outcome["error"] == "WorkerDiedError", outcome
+    assert "Resource temporarily unavailable" in outcome["text"]
+    assert not workers_of(host)
+    host.tell("limit_processes", most=None)
+    assert works(host, "after")
+    host.tell("return")
+    assert host.finish() == 0
+    host.leaves_nothing()
+
+
+@NEEDS_ROOT
+def test_full_file_systems_are_nothing_that_a_pool_needs(make_host, tmp_path):
+    folder = tmp_path / "full"
+    folder.mkdir()
+    launcher = ["unshare", "-m", "sh", "-c", _FULL, str(folder)]
+    host = make_host(max_workers=2, launcher=launcher, environment={"TMPDIR": str(folder)})
+    host.open_pool()
+    for number, where in enumerate(("/dev/shm", str(folder))):
+        host.submit(f"full{number}", "torture.acts:can_write_to", where)
+        assert host.outcome(f"full{number}") == {"value": errno.ENOSPC}
+
+    host.submit("large", "torture.acts:length_of", 100_000_000)
+    assert host.outcome("large") == {"value": "large"}
+    everybody = hang_everywhere(host, "c")
+
+    strike(host, "SIGKILL")
+
+    gone(everybody)
+    host.leaves_nothing()
+
+
+@NEEDS_X86
+@pytest.mark.parametrize(
+    ("launcher", "error"),
+    [
+        (without(PIDFD_OPEN, errno.ENOSYS), errno.ENOSYS),
+        (without(PIDFD_OPEN, errno.EPERM), errno.EPERM),
+        (without(FCNTL, errno.EPERM, argument=1, value=F_SETSIG), errno.EPERM),
+        (without(MEMFD_CREATE, errno.ENOSYS), errno.ENOSYS),
+    ],
+    ids=["no pidfd", "pidfd refused", "F_SETSIG refused", "no memfd"],
+)
+def test_kernel_that_lacks_what_is_needed_is_told_of_and_nothing_is_left(make_host, launcher, error):
+    """There is no weaker pool to fall back to: none of its promises would hold."""
+    host = make_host(max_workers=1, launcher=launcher)
+    canary = host.canary()
+    host.open_pool()
+    host.submit("task", "square", 7)
+
+    outcome = host.outcome("task")
+
+    assert outcome["error"] in ("WorkerDiedError", "InitializerError"), outcome
+    assert f"Errno {error}" in outcome["text"], outcome
+    assert not workers_of(host)
+    assert canary.alive()
+    host.tell("return")
+    assert host.finish() == 0
+    host.leaves_nothing()
+
+
+@NEEDS_X86
+def test_filter_refuses_that_call_and_no_other():
+    """Else the test above would show little."""
+    program = "import os; os.memfd_create('x'); print('made'); os.pidfd_open(1)"
+    command = [*without(PIDFD_OPEN, errno.ENOSYS), sys.executable, "-c", program]
+    outcome = subprocess.run(command, check=False, capture_output=True, text=True)
+    assert outcome.stdout == "made\n"
+    assert f"[Errno {errno.ENOSYS}]" in outcome.stderr
