@@ -13,12 +13,16 @@ from typing import NoReturn
 
 from safepool.bench import command as bench
 from safepool.run import command as run
+from safepool.tools import doctor, ps, reap
 
 __all__ = ["main"]
 
 _COMMANDS = {
     "bench": (bench, "measure this library and others at the same work"),
     "run": (run, "run a command of which nothing is left, whoever dies"),
+    "doctor": (doctor, "try what this machine can promise, and say what is missing"),
+    "ps": (ps, "show the live pools of this user"),
+    "reap": (reap, "end what pools of this user have left behind whose host is gone"),
 }
 
 

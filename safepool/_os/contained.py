@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import signal
 import subprocess
 import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -18,7 +19,7 @@ from safepool._os.control_group import ControlGroup, house_of_this_process, new_
 from safepool._os.environment import snapshot
 from safepool._os.janitor import janitor
 from safepool._os.lifeline import ArmedPipe
-from safepool._os.marker import next_worker_marker
+from safepool._os.marker import marker_value, next_worker_marker
 from safepool._os.process_table import list_rows, read_row
 from safepool._os.process_tree import Leader, TreeEnding
 from safepool._os.tree_members import TreeMembers
@@ -213,7 +214,7 @@ def spawn(
             stdin=subprocess.DEVNULL,
             start_new_session=True,  # atomic, before exec: setpgid from here would come too late (EACCES)
             pass_fds=(lifeline.read_fd, switch.write_fd, *pass_fds),
-            env={**snapshot(), **environment, marker: "1"},
+            env={**snapshot(), **environment, marker: marker_value()},
         )
         started.returncode = 0  # we wait for it by pidfd: keep Popen from doing so, and from warning that it did not
         return started.pid
@@ -259,6 +260,8 @@ def contain(
         lifeline.close()  # fires: a process that was started half-way goes with it
         if pid is not None:
             with contextlib.suppress(ChildProcessError):  # with SIGCHLD ignored the kernel itself reaps
+                os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT)  # the number is still its own
+                os.kill(pid, signal.SIGKILL)  # where it is the arming that failed, nothing has fired
                 os.waitpid(pid, 0)
         raise
 

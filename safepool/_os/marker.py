@@ -4,6 +4,7 @@ Every contained process starts with a variable whose *name* is the marker, and i
 not a value, so that nested pools add to one another instead of overwriting. It carries no secret, and stands in the
 janitor's command line for everybody to read: a random number and a count, which open nothing. Who takes the variable
 on can only be ended by its own user, as it could be anyway; one that is older than a worker is not taken for its child.
+Its value says who the host is, for whoever comes across the process when the host is gone (``origin``).
 
 Facts: the kernel shows the environment that a process was started with in /proc/PID/environ; ``unsetenv`` inside
 the process does not change it, ``env -i``, ``exec -c`` and setproctitle do (proc_pid_environ(5)).
@@ -15,10 +16,13 @@ import itertools
 import os
 import threading
 
-__all__ = ["host_marker", "next_worker_marker"]
+from safepool._os.process_table import read_row
+
+__all__ = ["host_marker", "marker_value", "namespaces", "next_worker_marker"]
 
 _lock = threading.RLock()
 _token = ""
+_value = ""
 _numbers = itertools.count(1)
 
 
@@ -36,10 +40,33 @@ def next_worker_marker() -> str:
     return f"{host_marker()}_{next(_numbers)}"
 
 
+def marker_value() -> str:
+    """Return what the markers of this process say of it: number, start time, and the namespaces in which these hold."""
+    global _value
+    if not _value:
+        me = read_row(os.getpid())
+        start = 0 if me is None else me.start
+        _value = ".".join(map(str, (os.getpid(), start, *namespaces())))
+    return _value
+
+
+def namespaces() -> tuple[int, int]:
+    """Return what names this process's pid namespace, which numbers processes, and time namespace, which dates them."""
+    return _namespace("pid"), _namespace("time")
+
+
+def _namespace(kind: str) -> int:
+    try:
+        return os.stat(f"/proc/self/ns/{kind}").st_ino
+    except OSError:  # no time namespaces before Linux 5.6: there is one for all
+        return 0
+
+
 def _forget_in_child() -> None:
-    global _lock, _token, _numbers
+    global _lock, _token, _value, _numbers
     _lock = threading.RLock()
     _token = ""
+    _value = ""
     _numbers = itertools.count(1)
 
 

@@ -72,6 +72,7 @@ class Limits:
         """It turns to its task: set the first instant at which something is due; with the lock held."""
         assert worker.task is not None
         worker.handed, worker.lost, worker.is_warned = now, 0.0, False
+        worker.has_news = True
         limit = _current_limit(worker)
         worker.due = None if limit is None else min(now, worker.begun_at() or now) + limit
         if worker.task.terms.memory_limit is not None and self._state.measure_at is None:

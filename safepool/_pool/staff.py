@@ -115,6 +115,7 @@ class Staff:
                     (*fds, *settings.inherited_fds),
                     in_group=settings.is_strict,
                 )
+            record.assign(contained.pid)
             record.close()
             undo.pop_all()
         return Worker(self._count, contained, channel, record, oom_kill_count(), id=number)

@@ -235,6 +235,10 @@ class Supervisor:
         self.is_waiting = True
         if self._inbox or not self._fall_asleep():
             wait = 0.0
+        else:
+            for worker in self._state.workers.values():  # only this thread changes them
+                if worker.has_news:
+                    worker.tell()
         try:
             return self._watch.wait(wait)
         finally:

@@ -49,6 +49,7 @@ _MOVES = {
 }
 _LONG = 0.01  # seconds; what takes longer is never sent ahead anyway
 _NEWEST = 1 / 8  # the weight of the last task in the pace
+_PLACES = {state: place for place, state in enumerate(_S, 1)}
 RUNNING = frozenset({_S.BUSY, _S.SWEEPING, _S.DUMPING, _S.STOPPING})
 
 
@@ -107,6 +108,7 @@ class Worker:
         default_factory=set
     )  # (pid, start): beneath it, and no task's to answer for
     watched: set[int] = field(default_factory=set)
+    has_news: bool = True  # for whoever looks from outside: ``tell``
 
     def begun_at(self) -> float | None:
         """Return when its task began; None if it has not begun, or there is none."""
@@ -145,6 +147,12 @@ class Worker:
         assert last is task
         self.ahead_size -= task.size
 
+    def tell(self) -> None:
+        """Write down, for whoever looks from outside, what it is at."""
+        self.has_news = False
+        number = 0 if self.task is None else self.task.number
+        self.record.tell(_PLACES[self.state], self.runs, number, self.handed, self.due or 0.0)
+
     def note_pace(self, elapsed: float, count: int = 1) -> None:
         """Take note of how long so many tasks took, as their worker says; a long one is not taken for the rule."""
         elapsed = min(_LONG, max(0.0, elapsed))  # in this order, which makes zero of what is no number
@@ -157,3 +165,4 @@ class Worker:
             raise AssertionError(f"worker {self.contained.pid} cannot go from {self.state} to {to}")
         self.state = to
         self.due = due
+        self.has_news = True

@@ -12,6 +12,10 @@ of them, and the host knows at once which it has still to count on (``test_recor
 2. The host says that the worker is to stop, then looks which item was to come next. Those behind that one are the
    host's from here on. That one itself is the worker's, or comes back by the frame.
 
+What the host knows besides (what the worker is at, until when) it writes down when it goes to sleep, for whoever looks
+at the pool from outside (``read_words``): any process of the same user can open the memory under /proc/PID/fd, where
+it stays, since ``mmap`` keeps a descriptor of its own.
+
 Facts: an aligned word is written and read whole on every machine that CPython runs on; what belongs to a number is
 written before the number, so a number that matches comes with its own. CLOCK_MONOTONIC is the same in all processes.
 
@@ -23,13 +27,20 @@ from __future__ import annotations
 import fcntl
 import mmap
 import os
+import struct
 import time
 
+from safepool._plain import NamedTuple
 from safepool._worker.ring import AnswerRing
 
-__all__ = ["StartRecord"]
+__all__ = ["NAME", "StartRecord", "Words", "read_words"]
 
-_WORDS = 64  # bytes: the words, and room up to where the ring begins
+NAME = "safepool-start"
+_WORDS = 128  # bytes: the words, and room up to where the ring begins
+_OWN = struct.Struct("=Qd16xQ")  # number, instant, (what the host has warned of,) pid
+_TOLD = struct.Struct("=QQQdd")  # state, runs, task, handed, due
+_TOLD_AT = 64
+_MOST_LOOKS = 100
 _RING = 64 + (1 << 16)  # bytes: the ring's own words, and room for a thousand small answers
 _SIZE = _WORDS + _RING
 
@@ -39,7 +50,7 @@ class StartRecord:
 
     def __init__(self, fd: int | None = None) -> None:
         flags = os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING
-        self.fd = os.memfd_create("safepool-start", flags) if fd is None else fd
+        self.fd = os.memfd_create(NAME, flags) if fd is None else fd
         try:
             if fd is None:
                 os.ftruncate(self.fd, _SIZE)
@@ -54,8 +65,10 @@ class StartRecord:
         self._instant = memory[8:16].cast("d")
         self._warned = memory[16:24].cast("Q")
         self._limit = memory[24:32].cast("d")
-        self._next = memory[32:40].cast("Q")
-        self._stopped = memory[40:48].cast("Q")
+        self._pid = memory[32:40].cast("Q")
+        self._next = memory[40:48].cast("Q")
+        self._stopped = memory[48:56].cast("Q")
+        self._told = memory[_TOLD_AT : _TOLD_AT + _TOLD.size]
 
     def close(self) -> None:
         """Close the descriptor; the memory stays for as long as the object does."""
@@ -80,6 +93,14 @@ class StartRecord:
         self._limit[0] = limit
         self._warned[0] = number
 
+    def assign(self, pid: int) -> None:
+        """In the host: say whose record it is; it has those of all its workers, and may be a worker itself."""
+        self._pid[0] = pid
+
+    def tell(self, state: int, runs: int, task: int, handed: float, due: float) -> None:
+        """In the host: write down what it knows, as in ``Words``; zeros where there is nothing to know."""
+        _TOLD.pack_into(self._told, 0, state, runs, task, handed, due)
+
     def warning(self) -> tuple[float, float] | None:
         """In the worker: return soft timeout and start of the task that began last, if that is the one warned of."""
         number = self._warned[0]
@@ -102,3 +123,33 @@ class StartRecord:
         self._stopped[0] = bundle
         self.ring.order()
         return self._next[0]
+
+
+class Words(NamedTuple):
+    """What stands in a record at one moment; instants are monotonic seconds, 0 is none."""
+
+    number: int  # of the task that the worker began last
+    begun: float
+    pid: int  # of the worker
+    state: int  # of the worker, when the host last went to sleep: its place in ``WorkerState``, from 1 on
+    runs: int  # tasks given to it
+    task: int  # the one that it was given
+    handed: float  # when that was
+    due: float  # when something must happen to it
+
+
+def read_words(fd: int) -> Words | None:
+    """Return what stands in the record of another process, whole; None if it is none, or changes all the time.
+
+    Raises:
+        OSError: It cannot be read.
+    """
+    before = b""
+    for _ in range(_MOST_LOOKS):
+        words = os.pread(fd, _TOLD_AT + _TOLD.size, 0)
+        if words == before:
+            return Words(*_OWN.unpack_from(words), *_TOLD.unpack_from(words, _TOLD_AT))
+        if len(words) < _TOLD_AT + _TOLD.size:
+            return None
+        before = words
+    return None

@@ -71,6 +71,7 @@ class Program:
         terminal: int | None = None,
         on_screen: bool = False,
         environment: Mapping[str, str] | None = None,
+        **variables: str,
     ) -> None:
         """Start a command, on a terminal if one is given; its output goes to files, or ``on_screen``."""
         if terminal is not None:
@@ -81,7 +82,7 @@ class Program:
                 stdin=subprocess.PIPE if terminal is None else terminal,
                 stdout=terminal if on_screen else out,
                 stderr=terminal if on_screen else err,
-                env={**self._environment(), **(environment or {})},
+                env={**self._environment(), **(environment or {}), **variables},
                 start_new_session=True,
             )
         self._handle = self._stack.enter_context(Handle(self.process.pid))

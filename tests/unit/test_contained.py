@@ -17,7 +17,8 @@ import pytest
 from safepool._os import contained as contained_module
 from safepool._os.contained import ContainedProcess, spawn
 from safepool._os.janitor import Janitor, janitor
-from safepool._os.marker import host_marker
+from safepool._os.lifeline import ArmedPipe
+from safepool._os.marker import host_marker, marker_value
 from safepool._os.register import read_leaders
 from safepool._worker.boot import STACK_SIGNAL
 from safepool._worker.launch import Preparation, launch
@@ -72,7 +73,7 @@ def test_contained_process_has_session_group_and_marker_of_its_own(
     assert seen is not None
     assert (seen.ppid, seen.pgid, seen.sid) == (os.getpid(), contained.pid, contained.pid)
     assert contained.marker.startswith(f"{host_marker()}_")
-    assert f"{contained.marker}=1".encode() in census.environment_of(contained.pid).split(b"\0")
+    assert f"{contained.marker}={marker_value()}".encode() in census.environment_of(contained.pid).split(b"\0")
     assert not contained.has_ended()
 
 
@@ -187,6 +188,22 @@ def test_process_that_was_started_half_way_is_ended_and_costs_nothing(
     assert census.look_at(handles["first"].pid) is None, "it was not reaped"
     assert read_leaders(janitor()._register.fd) == leaders
     assert len(census.open_files()) == files + len(handles)
+
+
+def test_process_whose_lifeline_cannot_be_armed_is_ended_and_not_waited_for(
+    brood: Brood, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A kernel that lacks F_SETSIG: closing the pipe ends nobody."""
+
+    def refuse(_: ArmedPipe, __: int) -> None:
+        handles.update(brood.hold("first"))
+        raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))
+
+    handles = {}  # type: ignore[var-annotated]
+    monkeypatch.setattr(ArmedPipe, "arm", refuse)
+    with pytest.raises(OSError, match=os.strerror(errno.EINVAL)):
+        spawn(lambda *_: [sys.executable, "-I", "-S", "-c", brood.text("say('first'); stay()")], {})
+    gone(handles)
 
 
 def test_process_that_the_kernel_reaped_at_once_is_an_error_and_costs_nothing(monkeypatch: pytest.MonkeyPatch) -> None:

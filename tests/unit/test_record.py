@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import itertools
 import os
 import threading
 import time
@@ -10,7 +11,7 @@ from typing import NoReturn
 
 import pytest
 
-from safepool._worker.record import StartRecord
+from safepool._worker.record import NAME, StartRecord, Words, read_words
 from support import census
 from unit.brood import Brood, in_forked_child
 from unit.turns import Turns, Word, schedules
@@ -240,3 +241,55 @@ def test_record_cannot_be_cut_off_by_who_has_a_descriptor_of_it() -> None:
     record.note(7)
     assert record.begun_at(7) is not None
     record.close()
+
+
+# --- for those who look from outside ---
+
+
+def test_what_worker_and_host_write_is_read_by_whoever_opens_the_memory() -> None:
+    record = StartRecord()
+    record.assign(os.getpid())
+    begun = record.note(3)
+    record.tell(state=3, runs=9, task=3, handed=1.5, due=2.5)
+    found = next(
+        words
+        for name in os.listdir("/proc/self/fd")
+        if os.path.realpath(f"/proc/self/fd/{name}").startswith(f"/memfd:{NAME}")
+        and (words := words_at(f"/proc/self/fd/{name}")) is not None
+        and words.number == 3
+    )
+    assert found == Words(number=3, begun=begun, pid=os.getpid(), state=3, runs=9, task=3, handed=1.5, due=2.5)
+    record.close()
+
+
+def words_at(path: str) -> Words | None:
+    fd = os.open(path, os.O_RDONLY)
+    try:
+        return read_words(fd)
+    finally:
+        os.close(fd)
+
+
+def test_what_the_host_tells_leaves_clock_and_warning_alone() -> None:
+    record = StartRecord()
+    record.close()
+    begun = record.note(3)
+    record.warn(3, 1.5)
+    record.tell(2**64 - 1, 2**64 - 1, 2**64 - 1, 1e300, 1e300)
+    record.assign(os.getpid())
+    assert record.begun_at(3) == begun
+    assert record.warning() == (1.5, begun)
+    assert record.ring.take() == b""
+
+
+def test_memory_that_is_too_small_is_no_record() -> None:
+    fd = os.memfd_create("short")
+    os.write(fd, bytes(50))
+    assert read_words(fd) is None
+    os.close(fd)
+
+
+def test_words_that_change_at_every_look_are_not_taken_for_a_moment_s(monkeypatch: pytest.MonkeyPatch) -> None:
+    looks = itertools.count()
+    monkeypatch.setattr(os, "pread", lambda _fd, size, _at: next(looks).to_bytes(size, "little"))
+    assert read_words(0) is None
