@@ -19,6 +19,7 @@ from safepool._os.contained import ContainedProgram, contain
 from safepool._os.environment import inherited
 from safepool._os.janitor import janitor
 from safepool._os.lifeline import ArmedPipe
+from safepool._os.marker import marker_value
 from safepool._os.signal_inbox import SignalInbox
 from safepool._os.terminal import Terminal
 
@@ -50,7 +51,7 @@ def start_program(
     janitor().ensure()
 
     def start(pipe: ArmedPipe, marker: str) -> int:
-        environment = {**inherited(), marker: "1"}
+        environment = {**inherited(), marker: marker_value()}
         pid = os.fork()
         if not pid:
             status = _NOT_INVOKED

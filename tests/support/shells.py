@@ -31,7 +31,7 @@ class Person:
         self.shell = _SHELLS[shell]
         self._fd = terminal["ours"]
         self._unread = b""
-        program.run(self.shell, terminal=terminal["theirs"], on_screen=True, PS1=_PROMPT)
+        program.run(self.shell, terminal=terminal["theirs"], on_screen=True, environment={"PS1": _PROMPT})
         self.sees(_PROMPT)
 
     def types(self, *words: str) -> None:

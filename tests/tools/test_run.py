@@ -60,7 +60,8 @@ def leaving(program, kind, leave=KINDS):
 
 
 def start(program, command, *options, before=(), **kwargs):
-    program.run([*before, *RUN, *options, "--", *command], R=program.rendezvous.path, ANNOUNCE=ANNOUNCE, **kwargs)
+    environment = {"R": program.rendezvous.path, "ANNOUNCE": ANNOUNCE}
+    program.run([*before, *RUN, *options, "--", *command], environment=environment, **kwargs)
 
 
 def start_beside_canary(program, command, *options, **kwargs):
