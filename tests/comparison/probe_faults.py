@@ -120,9 +120,9 @@ def probe(pool: str, name: str) -> tuple[str, list[str]]:
             stderr=output,
             start_new_session=True,
         )
-        traceless: list[Handle] = []
+        everybody: list[Handle] = []  # by hand: some have no trace of us, and some pools' workers rename themselves
         try:
-            return _judge(fault, host, meeting, stack, traceless)
+            return _judge(fault, host, meeting, stack, everybody)
         except (AssertionError, OSError) as error:
             return "error", [str(error), Path(folder, "output").read_text("utf-8", errors="replace")[-2000:]]
         finally:
@@ -130,7 +130,7 @@ def probe(pool: str, name: str) -> tuple[str, list[str]]:
             host.wait()
             assert host.stdin is not None
             host.stdin.close()
-            for handle in traceless:
+            for handle in everybody:
                 handle.send(signal.SIGKILL)
             end_all(mark)
 
@@ -140,7 +140,7 @@ def _judge(
     host: subprocess.Popen[bytes],
     meeting: Rendezvous,
     stack: contextlib.ExitStack,
-    traceless: list[Handle],
+    held: list[Handle],
 ) -> tuple[str, list[str]]:
     _wait_for_any(meeting, ("host", "lacks"))
     if meeting.find("lacks"):
@@ -148,7 +148,7 @@ def _judge(
     workers = [f"w{number}" for number in range(WORKERS)]
     labels = [f"{worker}{part}" for worker in workers for part in ("", *(f".{kind}" for kind in fault.leaves))]
     everybody = hold(meeting.pids(labels, within=20), stack)
-    traceless += [handle for label, handle in everybody.items() if label.rpartition(".")[2] in TRACELESS]
+    held += everybody.values()
     struck = everybody if fault.strikes != "worker" else _of("w0", everybody)
     began = _strike(fault, host, meeting, everybody)
     left = _wait_until_gone(struck, began + PATIENCE + (LIMIT if fault.strikes == "limit" else 0))
