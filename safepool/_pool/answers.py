@@ -188,7 +188,8 @@ def _is_answered(worker: Worker) -> bool:
 
 
 def _is_awaited(worker: Worker, item: int) -> bool:
-    return isinstance(worker.task, Bundle) and worker.task.holds(item)
+    """Return True if this item may come back: of a bundle that its worker was told to stop in, not of any other."""
+    return any(isinstance(task, Bundle) and task.is_stopped and task.holds(item) for task in worker.sent())
 
 
 def _with_plain_ones_after(first: Frame, answers: dict[int, Frame], most: int) -> list[Frame]:

@@ -105,9 +105,10 @@ class Bundle(Task):
         rows: Of all items of which this bundle was once a part, from the one whose index is ``base``.
         outcomes: Where their outcomes go.
         ticket: The number under which it was sent.
+        is_stopped: Its worker was told to begin with no more items than it must.
     """
 
-    __slots__ = ("base", "fn", "index", "name", "outcomes", "rows", "size", "ticket")
+    __slots__ = ("base", "fn", "index", "is_stopped", "name", "outcomes", "rows", "size", "ticket")
 
     def __init__(
         self,
@@ -131,6 +132,7 @@ class Bundle(Task):
         self.index = index
         self.size = size
         self.ticket = number
+        self.is_stopped = False
 
     def pack(self) -> bytes:
         """Return what it goes as."""
@@ -140,6 +142,7 @@ class Bundle(Task):
     def renew(self) -> None:
         """Take a number that nobody has heard of; for one that is about to be given to a worker."""
         self.number = self.ticket = next(_numbers)
+        self.is_stopped = False
 
     def absorb(self, next_one: Task) -> bool:
         """Take in a bundle of the items that follow; return False if that is none. Before either was divided."""

@@ -249,7 +249,11 @@ def _part_rest(worker: Worker, taken: set[int]) -> Bundle | None:
     bundle = next(reversed(worker.sent()), None)
     if not isinstance(bundle, Bundle) or bundle.size == 1:
         return None
-    rest = bundle.cut_behind(0 if bundle.ticket in taken else worker.record.stop(bundle.ticket))
+    last = 0
+    if bundle.ticket not in taken:
+        last = worker.record.stop(bundle.ticket)
+        bundle.is_stopped = True
+    rest = bundle.cut_behind(last)
     if rest is not None:
         worker.runs -= rest.size
         if bundle is not worker.task:

@@ -11,6 +11,7 @@ from array import array
 from collections.abc import Iterator
 from concurrent.futures import CancelledError
 from concurrent.futures import TimeoutError as FuturesTimeoutError
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -138,12 +139,17 @@ def test_item_that_its_worker_announced_and_did_not_begin_comes_back(warm, tmp_p
 
     monkeypatch.setattr(pool._pool._supervisor._feeding, "on_parted", note)
     (worker,) = pool._pool._state.workers.values()
+
+    def stop(bundle: Bundle) -> None:
+        bundle.is_stopped = True
+        worker.record.stop(bundle.ticket)
+
     for _ in range(200):
         worker.contained.send_signal(signal.SIGSTOP)
         results = pool.map(acts.square, range(300))
         eventually(lambda: bundles_of(pool))
         for bundle in bundles_of(pool)[:1]:
-            pool._pool._tell(lambda bundle=bundle: worker.record.stop(bundle.ticket))
+            pool._pool._tell(partial(stop, bundle))
         worker.contained.send_signal(signal.SIGCONT)
         assert list(results) == [number * number for number in range(300)]
         if parted:

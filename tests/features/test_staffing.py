@@ -100,7 +100,7 @@ def test_bad_idle_timeout_is_refused_by_name(value) -> None:
 def test_worker_that_cannot_be_started_costs_nothing_while_its_error_is_kept(new_pool, monkeypatch) -> None:
     """An error keeps the frames that it came through, and these keep descriptors, just where they are short."""
 
-    def refuse(*_: object) -> NoReturn:
+    def refuse(*_: object, **__: object) -> NoReturn:
         raise OSError(errno.EAGAIN, os.strerror(errno.EAGAIN))
 
     monkeypatch.setattr("safepool._pool.staff.launch", refuse)

@@ -149,7 +149,9 @@ _CONTENTS = {
 _ANSWERING = (Kind.RESULT, Kind.PLAIN_RESULT, Kind.RAISED, Kind.LENT_RESULT)
 ANSWERS: dict[str, dict[str, Callable[[Inside], None]]] = {
     **{kind.name: {name: _of_kind(kind, content) for name, content in _CONTENTS.items()} for kind in _ANSWERING},
-    "kinds that are no answers": {kind.name: _of_kind(kind, b"\xff" * 24) for kind in Kind if kind not in _ANSWERING},
+    "kinds that are no answers": {
+        kind.name: _of_kind(kind, b"\xff" * 24) for kind in Kind if kind not in (*_ANSWERING, Kind.PARTED)
+    },
     "times": {str(seconds): _timed(seconds, seconds) for seconds in map(float, ("nan", "inf", "-inf", "1e300"))},
 }
 
@@ -161,6 +163,12 @@ def _answer_others(inside: Inside, others: int) -> None:
     for first in range(1, others + 5000, 100):
         numbers = [number for number in range(first, first + 100) if number != inside.own]
         inside.send(b"".join(header(Kind.PLAIN_RESULT, number, len(_PICKLED)) + _PICKLED for number in numbers))
+
+
+def _send_back(inside: Inside, others: int) -> None:
+    """Say of oneself and of everybody that they will not be run here."""
+    for number in (inside.own, *range(1, others + 100), 1 << 32, _FAR):
+        inside.send(header(Kind.PARTED, number, 0))
 
 
 def _note(kind: Kind, *numbers: int) -> bytes:
@@ -220,6 +228,7 @@ IGNORED: dict[str, Callable[[Inside, int], None]] = {
     "orders": lambda inside, _: inside.send(b"".join(header(Kind(kind), 0, 4) + b"junk" for kind in (1, 2, 3, 9, 11))),
     "answers to nobody": lambda inside, _: inside.send((header(Kind.RESULT, 0, 4) + b"junk") * 1000),
     "answers to others": _answer_others,
+    "items that come back": _send_back,
     "notes": _send_strange_notes,
     "descriptors": _send_descriptors,
     "a thousand segments": _lend_too_much,

@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 import itertools
+import pickle
 import threading
 from types import SimpleNamespace
 from typing import Any, cast
+from unittest.mock import Mock
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from safepool._pool.answers import Answers
 from safepool._pool.bundle import PENDING, Bundle, Outcomes
 from safepool._pool.feeding import Feeding, _part_rest
 from safepool._pool.task import TaskState
 from safepool._pool.terms import Terms
-from safepool._pool.worker import Worker
+from safepool._pool.worker import Worker, WorkerState
 from safepool._worker.calls import unpack_bundle
+from safepool._worker.framing import Frame, Kind
 from safepool._worker.record import StartRecord
 from unit.records import new_state
 
@@ -172,3 +176,37 @@ def test_items_that_come_back_are_run_elsewhere_unless_nobody_wants_them_any_mor
     slots = bundle.outcomes.slots
     assert [slot is PENDING or slot.cancelled() for slot in slots] == [True] * 3
     assert (PENDING in slots) != is_closed
+
+
+def test_item_may_come_back_while_the_answers_before_it_are_still_unread() -> None:
+    """1. The worker is stopped in its second bundle. 2. All that it has said comes in one go."""
+    worker, desk = new_worker(), new_state()
+    first, second = worker.sent()
+    assert isinstance(first, Bundle)
+    assert isinstance(second, Bundle)
+    worker.state = WorkerState.BUSY
+    assert worker.record.may_go_on(second.ticket, second.number + 1)
+    rest = _part_rest(worker, set())
+    assert items_of(rest) == [2, 3, 4]
+    lock, nothing = threading.RLock(), cast("Any", Mock())
+    feeding = Feeding(desk, lock, nothing, nothing, nothing)
+    answers = Answers(desk, lock, nothing, nothing, nothing, feeding, nothing)
+    said = [*range(first.number, first.number + 3), second.number]
+    frames = [Frame(Kind.PLAIN_RESULT, number, pickle.dumps(number)) for number in said]
+    answers.take(worker, [*frames, Frame(Kind.PARTED, second.number + 1, b"")])
+    assert [PENDING in outcomes.slots for outcomes in (first.outcomes, second.outcomes)] == [False, True]
+    assert desk.take_waiting() is second
+    assert items_of(second) == [1]
+    assert worker.task is None
+
+
+def test_item_that_nobody_was_told_to_send_back_does_not_come_back() -> None:
+    """A task can write whatever it likes; what runs would be run once more."""
+    worker = new_worker()
+    worker.state = WorkerState.BUSY
+    bundle = worker.task
+    assert isinstance(bundle, Bundle)
+    nothing = cast("Any", Mock())
+    answers = Answers(new_state(), threading.RLock(), nothing, nothing, nothing, nothing, nothing)
+    answers.take(worker, [Frame(Kind.PARTED, bundle.number, b"")])
+    assert (worker.task, worker.answers) == (bundle, {})
