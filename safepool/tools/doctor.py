@@ -11,7 +11,7 @@ import textwrap
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from safepool.tools.probe import EVERY_POOL, OK, STRICT_TIER, TASKS, Finding, Probe
+from safepool.tools.probe import EVERY_POOL, OK, STRICT, TASKS, Finding, Probe
 
 __all__ = ["add_arguments", "main"]
 
@@ -85,7 +85,7 @@ def _lines(results: list[tuple[Probe, Finding]], lacking: list[str], subject: st
     headings = {
         EVERY_POOL: "every pool needs:",
         TASKS: "some tasks need:",
-        STRICT_TIER: "a strict tier would need (it is not in this release):",
+        STRICT: 'containment="strict" needs:',
     }
     for needed_for, heading in headings.items():
         chosen = [(probe, finding) for probe, finding in results if probe.needed_for == needed_for]

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from safepool._plain import NamedTuple, dataclass
 
-__all__ = ["DEGRADED", "EVERY_POOL", "MISSING", "OK", "STRICT_TIER", "TASKS", "Finding", "Probe"]
+__all__ = ["DEGRADED", "EVERY_POOL", "MISSING", "OK", "STRICT", "TASKS", "Finding", "Probe"]
 
 OK = "ok"
 DEGRADED = "degraded"  # something stands in for it, with less
@@ -14,7 +14,7 @@ MISSING = "missing"
 
 EVERY_POOL = "every pool"
 TASKS = "tasks"  # what a pool does without, and some tasks do not
-STRICT_TIER = "a strict tier"  # which is not in this release
+STRICT = "strict containment"
 
 
 class Finding(NamedTuple):
@@ -30,7 +30,7 @@ class Probe:
 
     Attributes:
         name: What it is called in the output, and for ``--only``.
-        needed_for: EVERY_POOL, TASKS or STRICT_TIER.
+        needed_for: EVERY_POOL, TASKS or STRICT.
         attempt: Does the very thing, and leaves nothing behind.
         lost: What does not hold without it.
         remedy: How to get it.

@@ -25,7 +25,7 @@ _NUMBERS = {
         "memfd_create": 319,
         "sendmsg": 46,
         "setsid": 112,
-        "unshare": 272,
+        "mkdir": 83,
     },
     "aarch64": {
         "fcntl": 25,
@@ -34,7 +34,7 @@ _NUMBERS = {
         "memfd_create": 279,
         "sendmsg": 211,
         "setsid": 157,
-        "unshare": 97,
+        "mkdir": 34,  # mkdirat, there is no other
     },
 }
 _EVERYWHERE = {"pidfd_send_signal": 424, "pidfd_open": 434}
@@ -61,7 +61,7 @@ FEATURES = {
     "memfd_create": Feature("memfd_create", errno.ENOSYS),
     "kcmp": Feature("kcmp", errno.EPERM),
     "sendmsg": Feature("sendmsg", errno.EPERM),
-    "unshare": Feature("unshare", errno.EPERM),
+    "mkdir": Feature("mkdir", errno.EROFS),
 }
 
 

@@ -20,7 +20,7 @@ import pytest
 
 from safepool.cli import main
 from safepool.tools import doctor, probes_files, probes_pool, probes_process, probes_strict, staged
-from safepool.tools.probe import EVERY_POOL, MISSING, OK, STRICT_TIER, Finding, Probe
+from safepool.tools.probe import EVERY_POOL, MISSING, OK, STRICT, Finding, Probe
 from support import census
 from support.eventually import eventually
 from support.handles import Handle, end_all, gone
@@ -91,7 +91,7 @@ def test_row_of_what_is_missing_says_what_is_lost_and_how_to_get_it(
     probes = [
         Probe("here", EVERY_POOL, lambda: Finding(OK, "it works"), "much", "somehow"),
         Probe("away", EVERY_POOL, refused, "a promise", "ask for it"),
-        Probe("later", STRICT_TIER, refused, "nothing in this release", "wait"),
+        Probe("later", STRICT, refused, "nothing in this release", "wait"),
     ]
     monkeypatch.setattr(doctor, "_chosen", lambda *_: probes)
 
@@ -108,7 +108,7 @@ def test_row_of_what_is_missing_says_what_is_lost_and_how_to_get_it(
 def test_only_what_every_pool_needs_counts_for_the_exit_status(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    probe = Probe("later", STRICT_TIER, lambda: Finding(MISSING, "no"), "nothing in this release", "wait")
+    probe = Probe("later", STRICT, lambda: Finding(MISSING, "no"), "nothing in this release", "wait")
     monkeypatch.setattr(doctor, "_chosen", lambda *_: [probe])
     assert main(["doctor"]) == 0
     assert capsys.readouterr().out.endswith("\nall that docs/failure-modes.md promises holds here\n")
@@ -159,10 +159,11 @@ def test_feature_that_the_kernel_refuses_is_missed(mark: str, feature: str, only
 
 
 @pytest.mark.skipif(not is_possible(), reason="needs seccomp, and a machine whose calls have numbers here")
-def test_what_a_strict_tier_would_need_is_missed_without_complaint(mark: str) -> None:
-    status, found = examine(mark, *MASKED, "unshare", only="pidfd,namespaces")
-    assert found["namespaces"]["status"] == "missing"
-    assert found["namespaces"]["needed_for"] == STRICT_TIER
+def test_what_strict_containment_needs_is_missed_without_complaint(mark: str) -> None:
+    status, found = examine(mark, *MASKED, "mkdir", only="pidfd,cgroup")
+    assert found["cgroup"]["status"] == "missing"
+    assert found["cgroup"]["needed_for"] == STRICT
+    assert "Delegate=yes" in found["cgroup"]["remedy"]
     assert status == 0
 
 
