@@ -111,7 +111,9 @@ def may_break(plan: Plan) -> bool:
 
 def exitcodes(plan: Plan, task: Step) -> set[int] | None:
     """Return the exit statuses with which its worker may have died; None if any will do."""
-    disturbed = any(fault.target == "worker" for fault in plan.faults)
+    targets = {fault.target for fault in plan.faults}
+    # The worker of a nested pool is a descendant, and its death is what the task raises.
+    disturbed = "worker" in targets or (task["kind"] == "nest" and "descendant" in targets)
     starved = any(step["do"] == "starve" for step in plan.steps)
     return None if disturbed or starved else {_DEATHS[task["how"]]} if task["kind"] == "die" else set()
 

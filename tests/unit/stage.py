@@ -229,7 +229,7 @@ class Stage:
         self.inbox.append(partial(self.supervisor.forget, task))
 
     def cancel_sent(self, task: Task) -> bool:
-        self.inbox.append(partial(self.supervisor.cancel_sent, task, threading.Event()))
+        self.inbox.append(partial(self.supervisor.cancel_sent, task))
         self.supervisor._read_inbox()
         return task.future.cancelled()
 
