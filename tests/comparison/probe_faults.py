@@ -151,7 +151,7 @@ def _judge(
     held += everybody.values()
     struck = everybody if fault.strikes != "worker" else _of("w0", everybody)
     began = _strike(fault, host, meeting, everybody)
-    left = _wait_until_gone(struck, began + PATIENCE + (LIMIT if fault.strikes == "limit" else 0))
+    left = _wait_until_gone(host, struck, began + PATIENCE + (LIMIT if fault.strikes == "limit" else 0))
     took = (time.monotonic() - began) * 1e3
     if left:
         return f"{len(left)} of {len(struck)} left", left
@@ -186,9 +186,10 @@ def _wait_for_any(meeting: Rendezvous, labels: Iterable[str]) -> None:
         time.sleep(0.01)
 
 
-def _wait_until_gone(handles: dict[str, Handle], deadline: float) -> list[str]:
+def _wait_until_gone(host: subprocess.Popen[bytes], handles: dict[str, Handle], deadline: float) -> list[str]:
     """Return the labels of those that are still there at the deadline, or nothing as soon as nobody is."""
     while left := [label for label, handle in handles.items() if handle.alive()]:
+        host.poll()  # reaps it: some pools' workers ask whether its number is still there
         if time.monotonic() > deadline:
             return left
         time.sleep(0.0005)
