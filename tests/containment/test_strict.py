@@ -137,30 +137,15 @@ def test_swarm_of_forks_and_those_that_never_stay_are_ended(strict, meeting, sta
 
 
 def test_strict_pool_inside_a_strict_pool(strict):
-    assert strict(1).submit(square_in_a_pool_of_its_own, 7).result(60) == 49
-
-
-def square_in_a_pool_of_its_own(number: int) -> int:
-    with SafeProcessPoolExecutor(1, containment="strict") as inner:
-        return inner.submit(tasks.square, number).result()
+    assert strict(1).submit(tasks.square_in_a_strict_pool, 7).result(60) == 49
 
 
 def test_worker_and_what_it_starts_are_in_one_group_and_the_host_is_not(strict):
     pool = strict(1)
-    worker, child = pool.submit(own_group_and_a_child_s).result(60)
-    host = own_group()
+    worker, child = pool.submit(tasks.own_group_and_a_child_s).result(60)
+    host = tasks.own_group()
     assert worker == child
     assert re.fullmatch(re.escape(host.rstrip("/")) + r"/safepool_[0-9a-f]{32}/\d+", worker)
-
-
-def own_group() -> str:
-    with open("/proc/self/cgroup", encoding="ascii") as file:
-        return next(line.strip()[3:] for line in file if line.startswith("0::"))
-
-
-def own_group_and_a_child_s() -> tuple[str, str]:
-    shown = subprocess.run(["cat", "/proc/self/cgroup"], check=True, capture_output=True, text=True, env={}).stdout
-    return own_group(), next(line[3:] for line in shown.splitlines() if line.startswith("0::"))
 
 
 _AS_NOBODY = """

@@ -248,3 +248,23 @@ DEATHS: dict[str, Callable[[], object]] = {
     "kill": lambda: os.kill(os.getpid(), signal.SIGKILL),
     "abort": os.abort,
 }
+
+
+def square_in_a_strict_pool(number: int) -> int:
+    """Have a strict pool of one's own."""
+    from safepool import SafeProcessPoolExecutor
+
+    with SafeProcessPoolExecutor(1, containment="strict") as inner:
+        return inner.submit(square, number).result()
+
+
+def own_group() -> str:
+    """Return the control group that this process is in."""
+    with open("/proc/self/cgroup", encoding="ascii") as file:
+        return next(line.strip()[3:] for line in file if line.startswith("0::"))
+
+
+def own_group_and_a_child_s() -> tuple[str, str]:
+    """Return the control group that this process is in, and the one of a process that it starts."""
+    shown = subprocess.run(["cat", "/proc/self/cgroup"], check=True, capture_output=True, text=True, env={}).stdout
+    return own_group(), next(line[3:] for line in shown.splitlines() if line.startswith("0::"))
