@@ -23,7 +23,7 @@ from support import census
 
 pytestmark = pytest.mark.timeout(60)
 
-_MOST_FILES = 300  # descriptors that one hostile worker can have the host keep, with those of the pool itself
+_MOST_FILES = 700  # descriptors that two hostile workers can have the host keep, and all others; they try a thousand
 
 
 @pytest.fixture
@@ -49,7 +49,8 @@ def is_unharmed(pool: SafeProcessPoolExecutor, gate: Gate, neighbour: Any) -> No
     assert result_of(neighbour) == "of the neighbour"
     assert [result_of(pool.submit(square, number)) for number in range(20)] == [number**2 for number in range(20)]
     assert list(pool.map(square, range(200), timeout=30)) == [number**2 for number in range(200)]
-    assert len(census.open_files()) < _MOST_FILES
+    files = census.open_files()
+    assert len(files) < _MOST_FILES, files
 
 
 @pytest.mark.parametrize("name", forgeries.FOREIGN)
