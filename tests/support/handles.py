@@ -51,7 +51,12 @@ class Handle:
 
 def hold(pids: Mapping[str, int], stack: contextlib.ExitStack) -> dict[str, Handle]:
     """Take hold of every process by name; each must be alive now."""
-    handles = {name: stack.enter_context(Handle(pid)) for name, pid in pids.items()}
+    handles: dict[str, Handle] = {}
+    for name, pid in pids.items():
+        try:
+            handles[name] = stack.enter_context(Handle(pid))
+        except ProcessLookupError as error:
+            raise AssertionError(f"the fault never happened: {name} ({pid}) was gone and reaped") from error
     dead = [name for name, handle in handles.items() if not handle.alive()]
     assert not dead, f"the fault never happened: {dead} were not alive"
     return handles
