@@ -32,7 +32,7 @@ __all__ = ["Endings", "part"]
 
 _log = logging.getLogger("safepool")
 
-_MOST_PUT_BACKS = 10  # a task that never seems to begin may be hiding that it does
+_MOST_PUT_BACKS = 3  # a task that never seems to begin may be hiding that it does
 
 
 class Endings:

@@ -30,9 +30,11 @@ sys.path[:0] = [str(HERE), str(HERE.parent)]
 
 from peers import PEERS, Lacks  # noqa: E402  the path comes first
 
+from safepool._os.process_table import read_row  # noqa: E402  the path comes first
+from safepool._os.process_tree import Leader, TreeEnding  # noqa: E402
 from support import tasks  # noqa: E402
 from support.descendants import KINDS, TRACELESS  # noqa: E402
-from support.handles import Handle, end_all, hold  # noqa: E402
+from support.handles import Handle, hold  # noqa: E402
 from support.rendezvous import Rendezvous, report  # noqa: E402
 
 PATIENCE = 5.0  # seconds; whoever is there then is taken to stay
@@ -120,6 +122,9 @@ def probe(pool: str, name: str) -> tuple[str, list[str]]:
             stderr=output,
             start_new_session=True,
         )
+        row = read_row(host.pid)
+        assert row is not None  # it is ours, and not reaped
+        leader = Leader(row.pid, row.start)
         everybody: list[Handle] = []  # by hand: some have no trace of us, and some pools' workers rename themselves
         try:
             return _judge(fault, host, meeting, stack, everybody)
@@ -132,7 +137,8 @@ def probe(pool: str, name: str) -> tuple[str, list[str]]:
             host.stdin.close()
             for handle in everybody:
                 handle.send(signal.SIGKILL)
-            end_all(mark)
+            # As the pools do, resource trackers last: what they have not unlinked would stay in /dev/shm.
+            TreeEnding([leader], f"{mark}=".encode(), lambda *_: False).run()
 
 
 def _judge(

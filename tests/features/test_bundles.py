@@ -270,7 +270,7 @@ def test_random_kills_of_workers_lose_no_item_and_run_none_twice(
     is_over = threading.Event()
 
     def kill_workers() -> None:
-        while not is_over.wait(chance.uniform(0.001, 0.06)):
+        while not is_over.wait(chance.uniform(0.001, 0.02)):
             busy = [worker for worker in list(pool._pool._state.workers.values()) if worker.state is WorkerState.BUSY]
             if busy:
                 victim = chance.choice(busy)
