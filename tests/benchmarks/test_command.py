@@ -15,6 +15,7 @@ import pytest
 
 from safepool.bench.report import BEGIN, END
 from safepool.cli import main
+from support.refusals import is_refused_in_one_line
 
 QUICK = ["bench", "--cases", "submit", "--peers", "stdlib,safepool", "--scale", "tiny", "--workers", "1"]
 
@@ -101,14 +102,7 @@ def test_list_shows_cases_and_pools(capsys: pytest.CaptureFixture[str]) -> None:
 def test_wrong_input_is_refused_in_one_line(
     arguments: list[str], complaint: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    with pytest.raises(SystemExit) as leaving:
-        main(arguments)
-
-    shown = capsys.readouterr()
-    assert leaving.value.code == 2
-    assert complaint in shown.err
-    assert shown.err.count("\n") == 1
-    assert shown.out == ""
+    is_refused_in_one_line(arguments, complaint, capsys)
 
 
 def test_pool_that_is_not_installed_is_refused(

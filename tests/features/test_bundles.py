@@ -20,6 +20,7 @@ import pytest
 from contract.gate import Gate
 from contract.patience import eventually, result_of
 from features import acts, ledger
+from features.kills import workers_are_killed
 from safepool import SafeProcessPoolExecutor, TaskKilledError, TaskTimeoutError, WorkerDiedError
 from safepool._pool.bundle import Bundle
 from safepool._pool.worker import Worker, WorkerState
@@ -266,26 +267,10 @@ def test_random_kills_of_workers_lose_no_item_and_run_none_twice(
 ) -> None:
     chance = random.Random(items)
     pool = warm(items, max_workers=3)
-    kills: list[int] = []
-    is_over = threading.Event()
-
-    def kill_workers() -> None:
-        while not is_over.wait(chance.uniform(0.001, 0.02)):
-            busy = [worker for worker in list(pool._pool._state.workers.values()) if worker.state is WorkerState.BUSY]
-            if busy:
-                victim = chance.choice(busy)
-                victim.contained.send_signal(signal.SIGKILL)
-                kills.append(victim.contained.pid)
-
-    killer = threading.Thread(target=kill_workers)
-    killer.start()
-    try:
+    with workers_are_killed(pool, chance, 0.02) as kills:
         seconds = [chance.choice([0.0001, 0.002]) if number % 50 == 0 else 0.0 for number in range(items)]
         calls = range(items), seconds
         outcomes = list(pool.map(ledger.mark_and_take, *calls, task_timeout=limit, return_exceptions=True))
-    finally:
-        is_over.set()
-        killer.join()
     pool.shutdown()
 
     begun = ledger.begun_counts(tmp_path / "ledger")

@@ -16,10 +16,10 @@ import pytest
 from contract.gate import Gate
 from contract.patience import eventually, result_of
 from features import acts, ledger
+from features.kills import workers_are_killed
 from safepool import SafeProcessPoolExecutor, TaskKilledError, TaskTimeoutError, WorkerDiedError
 from safepool._pool import future as future_module
 from safepool._pool.task import TaskState
-from safepool._pool.worker import WorkerState
 
 pytestmark = pytest.mark.timeout(180)
 
@@ -274,21 +274,7 @@ def test_random_kills_of_workers_lose_no_task_and_run_none_twice(warm, tmp_path:
     chance = random.Random(tasks)
     pool = warm(tasks, max_workers=3)
     settled: Counter[int] = Counter()
-    kills: list[int] = []
-    is_over = threading.Event()
-
-    def kill_workers() -> None:
-        while not is_over.wait(chance.uniform(0.001, 0.03)):
-            # Not those that are starting: three of these in a row, and the initializer counts as failing.
-            busy = [worker for worker in list(pool._pool._state.workers.values()) if worker.state is WorkerState.BUSY]
-            if busy:
-                victim = chance.choice(busy)
-                victim.contained.send_signal(signal.SIGKILL)
-                kills.append(victim.contained.pid)
-
-    killer = threading.Thread(target=kill_workers)
-    killer.start()
-    try:
+    with workers_are_killed(pool, chance, 0.03) as kills:
         futures = []
         for number in range(tasks):
             seconds = chance.choice([0, 0, 0, 0, 0, 0.0001, 0.002]) if number % 10 == 0 else 0
@@ -297,9 +283,6 @@ def test_random_kills_of_workers_lose_no_task_and_run_none_twice(warm, tmp_path:
             future.add_done_callback(lambda _, number=number: settled.update([number]))
             futures.append(future)
         errors = {number: future.exception(300) for number, future in enumerate(futures)}
-    finally:
-        is_over.set()
-        killer.join()
     pool.shutdown()
 
     begun = ledger.begun_counts(tmp_path / "ledger")

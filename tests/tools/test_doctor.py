@@ -24,6 +24,7 @@ from safepool.tools.probe import EVERY_POOL, MISSING, OK, STRICT, Finding, Probe
 from support import census
 from support.eventually import eventually
 from support.handles import Handle, end_all, gone
+from support.refusals import is_refused_in_one_line
 from tools.masked import FEATURES, is_possible
 
 pytestmark = pytest.mark.timeout(180)
@@ -125,13 +126,7 @@ def test_only_what_every_pool_needs_counts_for_the_exit_status(
 def test_wrong_input_is_refused_in_one_line(
     arguments: list[str], complaint: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    with pytest.raises(SystemExit) as leaving:
-        main(arguments)
-    shown = capsys.readouterr()
-    assert leaving.value.code == 2
-    assert complaint in shown.err
-    assert shown.err.count("\n") == 1
-    assert shown.out == ""
+    is_refused_in_one_line(arguments, complaint, capsys)
 
 
 # --- what is taken away ---

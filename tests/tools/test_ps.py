@@ -25,6 +25,7 @@ from support.descendants import KINDS
 from support.eventually import eventually
 from support.handles import gone
 from support.hosts import Host, Program
+from support.refusals import is_refused_in_one_line
 from support.scenes import hang_everywhere, labels_of
 
 pytestmark = pytest.mark.timeout(120)
@@ -363,10 +364,4 @@ def test_watch_draws_over_what_it_has_drawn_on_a_terminal(terminal: dict[str, in
 def test_wrong_input_is_refused_in_one_line(
     arguments: list[str], complaint: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    with pytest.raises(SystemExit) as leaving:
-        main(arguments)
-    shown = capsys.readouterr()
-    assert leaving.value.code == 2
-    assert complaint in shown.err
-    assert shown.err.count("\n") == 1
-    assert shown.out == ""
+    is_refused_in_one_line(arguments, complaint, capsys)

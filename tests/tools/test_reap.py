@@ -23,6 +23,7 @@ from support.descendants import ESCAPING
 from support.eventually import eventually
 from support.handles import Handle, gone
 from support.hosts import Host
+from support.refusals import is_refused_in_one_line
 from support.scenes import hang_everywhere, hold_janitor
 
 pytestmark = pytest.mark.timeout(120)
@@ -360,10 +361,4 @@ def test_process_that_does_not_die_is_told(
 def test_wrong_input_is_refused_in_one_line(
     arguments: list[str], complaint: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    with pytest.raises(SystemExit) as leaving:
-        main(arguments)
-    shown = capsys.readouterr()
-    assert leaving.value.code == 2
-    assert complaint in shown.err
-    assert shown.err.count("\n") == 1
-    assert shown.out == ""
+    is_refused_in_one_line(arguments, complaint, capsys)
