@@ -57,6 +57,8 @@ def orphaned(make_host: Callable[..., Host]) -> Callable[..., tuple[Host, dict[s
         host.finish()
         janitor.send(signal.SIGKILL)
         gone({"janitor": janitor, "worker": everybody.pop("w0")})
+        # The host's resource tracker leaves by itself, a moment after it: nobody's business here.
+        eventually(lambda: not any("resource_tracker" in seen.command for seen in host.left()))
         assert all(handle.alive() for handle in everybody.values()), "somebody was ended: there is nothing to reap"
         return host, everybody
 
