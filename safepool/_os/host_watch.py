@@ -24,38 +24,63 @@ import signal
 
 from safepool._os.features import has
 
-__all__ = ["watch_host"]
+__all__ = ["HostWatch"]
 
 _PAUSE = 100  # milliseconds between two looks at the parent
+_LAST_LOOK = 50  # milliseconds; a dying host closes its files one after the other
 
 
-def watch_host(read_fd: int, host: int) -> None:
-    """From now on, end our group when the lifeline ends or the host is not our parent any more."""
-    if has("pipe_watch") or has("parent_watch"):
-        # Looked at here: when the thread comes to run, a task may have put another file under that number.
-        _thread.start_new_thread(_watch, (read_fd, os.fstat(read_fd), host if os.getppid() else 0))
+class HostWatch:
+    """Ends our group when the lifeline ends, or the host is not our parent any more.
+
+    Args:
+        read_fd: The lifeline.
+        host: The number of who started us.
+    """
+
+    def __init__(self, read_fd: int, host: int) -> None:
+        self._fd = read_fd
+        self._pipe = os.fstat(read_fd)  # a task may close it, and what has its number then is none of ours
+        self._host = host if os.getppid() else 0
+
+    def start(self) -> None:
+        """Watch from now on."""
+        if has("pipe_watch") or has("parent_watch"):
+            _thread.start_new_thread(self._run, ())
+
+    def look_once_more(self) -> None:
+        """Before we leave by ourselves: perhaps we do because the host is gone.
+
+        1. The host is killed, and the kernel closes its files. 2. Its worker sees the end of its channel, and leaves,
+        with its watch. 3. The lifeline is closed, and nobody ends the group.
+        (``test_worker_that_can_run_a_thread_outlives_neither_host_nor_janitor``)
+        """
+        if not self._is_there(_LAST_LOOK):
+            _end()
+
+    def _run(self) -> None:
+        signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
+        while self._is_there(_PAUSE):
+            pass
+        _end()
+
+    def _is_there(self, wait: int) -> bool:
+        """Return False if the host is gone, or is within so many milliseconds; else True after that time."""
+        poll = select.poll()
+        if has("pipe_watch") and self._is_open():
+            poll.register(self._fd, select.POLLIN)
+        if poll.poll(wait) and self._is_open():
+            return False
+        return not has("parent_watch") or os.getppid() == self._host
+
+    def _is_open(self) -> bool:
+        try:
+            return os.path.samestat(os.fstat(self._fd), self._pipe)
+        except OSError:
+            return False
 
 
-def _watch(read_fd: int, pipe: os.stat_result, host: int) -> None:
-    signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
-    poll = select.poll()
-    if has("pipe_watch"):
-        poll.register(read_fd, select.POLLIN)
-    while not (has("parent_watch") and os.getppid() != host):
-        if not poll.poll(_PAUSE if has("parent_watch") else None):
-            continue
-        if _is_open(read_fd, pipe):
-            break
-        poll.unregister(read_fd)  # a task has closed it; what has its number now is none of ours
-        if not has("parent_watch"):
-            return
+def _end() -> None:
     if has("group_kill"):
         os.killpg(0, signal.SIGKILL)
     os.kill(os.getpid(), signal.SIGKILL)
-
-
-def _is_open(fd: int, pipe: os.stat_result) -> bool:
-    try:
-        return os.path.samestat(os.fstat(fd), pipe)
-    except OSError:
-        return False

@@ -39,10 +39,12 @@ _BOOT_THRESHOLD = 100_000  # objects that are made before the first search for g
 def main(lifeline_fd: int, switch_fd: int, program_fd: int, tracker_fd: int, *other_fds: int, host: int) -> NoReturn:
     """Run the program that the host, our parent, wrote into ``program_fd``; never returns."""
     lifeline.adopt_lifeline(lifeline_fd)
+    watch = None
     if not has("setsig"):
-        from safepool._os.host_watch import watch_host  # lazily: few need it
+        from safepool._os.host_watch import HostWatch  # lazily: few need it
 
-        watch_host(lifeline_fd, host)
+        watch = HostWatch(lifeline_fd, host)
+        watch.start()
     lifeline.adopt_switch(switch_fd)
     global _switch_fd
     _switch_fd = switch_fd
@@ -56,7 +58,10 @@ def main(lifeline_fd: int, switch_fd: int, program_fd: int, tracker_fd: int, *ot
     from multiprocessing import resource_tracker
 
     resource_tracker._resource_tracker._fd = tracker_fd  # type: ignore[attr-defined]  # as spawn_main does
-    sys.exit(_run(program_fd, lifeline_fd, thresholds))  # the lifeline ends with the host
+    status = _run(program_fd, lifeline_fd, thresholds)  # the lifeline ends with the host
+    if watch is not None:
+        watch.look_once_more()
+    sys.exit(status)
 
 
 def _run(program_fd: int, parent_sentinel: int, thresholds: tuple[int, int, int]) -> int:

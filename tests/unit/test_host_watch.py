@@ -28,8 +28,8 @@ for line in sys.stdin:
     exec(line)
 """
 _WORKER = """
-from safepool._os.host_watch import watch_host
-watch_host(int(sys.argv[1]), int(sys.argv[2]))
+from safepool._os.host_watch import HostWatch
+HostWatch(int(sys.argv[1]), int(sys.argv[2])).start()
 if not os.fork():
     say("member")
     stay()
@@ -127,14 +127,37 @@ def test_worker_whose_host_was_gone_before_it_looked_ends_itself(brood: Brood) -
     """Its parent is somebody else from the start, and the pipe is held open by somebody."""
     reader, writer = os.pipe()
     source = """
-    from safepool._os.host_watch import watch_host
-    watch_host(int(sys.argv[1]), 1 << 22)
+    from safepool._os.host_watch import HostWatch
+    HostWatch(int(sys.argv[1]), 1 << 22).start()
     stay()
     """
     worker = brood.python(source, reader, pass_fds=[reader])
     assert worker.wait(30) == -signal.SIGKILL
     os.close(reader)
     os.close(writer)
+
+
+@pytest.mark.parametrize("mask", ["", "pipe_watch", "parent_watch"])
+def test_last_look_ends_the_group_of_a_worker_whose_host_is_gone_and_no_other(brood: Brood, mask: str) -> None:
+    """No thread here: the worker looks when it is told to."""
+    source = """
+    from safepool._os.host_watch import HostWatch
+    watch = HostWatch(int(sys.argv[1]), os.getppid())
+    watch.look_once_more()
+    if not os.fork():
+        say("member")
+        stay()
+    parent = os.getppid()
+    say("worker")
+    while os.getppid() == parent:
+        time.sleep(0.001)
+    watch.look_once_more()
+    stay()
+    """
+    host = brood.python(_HOST, brood.text(source), stdin=subprocess.PIPE, env={"SAFEPOOL_DISABLE": mask})
+    handles = brood.hold("host", "worker", "member")
+    host.kill()
+    gone(handles)
 
 
 def test_host_under_a_subreaper_is_like_any_other(brood: Brood) -> None:
@@ -166,7 +189,8 @@ assert os.getpid() == 1 and worker.poll() is None
 say("fine")
 worker.kill()
 """
-    worker = brood.text("from safepool._os.host_watch import watch_host\nwatch_host(*map(int, sys.argv[1:]))\nstay()")
+    watching = "from safepool._os.host_watch import HostWatch\nHostWatch(*map(int, sys.argv[1:])).start()\nstay()"
+    worker = brood.text(watching)
     python = [sys.executable, "-I", "-S", "-c"]
     command = ["unshare", "-pf", "--kill-child", "--mount-proc", *python, brood.text(source), worker]
     process = brood.start(command, env={"SAFEPOOL_DISABLE": mask})
