@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import textwrap
+from pathlib import Path
 
 import pytest
 
@@ -14,6 +15,7 @@ from contract.scripts import environment, run_script
 from support.degraded import EVERYTHING, degraded, host_dies_without, worker_ends_without
 from support.handles import gone
 from support.scenes import hang_everywhere, hold_janitor, strike
+from support.without import EXCEPTIONS
 
 pytestmark = pytest.mark.timeout(120)
 
@@ -57,6 +59,12 @@ def host_and_janitor_die(make_host, kind):
     strike(host, "SIGKILL")
     host.finish()
     return host, everybody
+
+
+def test_every_exception_is_a_test():
+    for test in EXCEPTIONS:
+        path, name = test.split("::")
+        assert f"def {name}(" in (Path(__file__).parents[1] / path).read_text("utf-8"), test
 
 
 # --- what is said ---

@@ -73,7 +73,6 @@ def test_janitor_that_was_killed_is_replaced_and_ends_workers_that_hold_the_inte
     host.leaves_nothing()
 
 
-# What counts ends by memory and /proc, or tells of what only they can know; see ``degraded_exceptions``.
 @pytest.mark.parametrize("mask", ["setsig", "pidfd", "memfd", EVERYTHING])
 def test_contract_is_kept_by_a_pool_without(mask):
     variables = {**environment(), "SAFEPOOL_DISABLE": mask}
