@@ -346,7 +346,7 @@ class SafeProcessPoolExecutor(MappingExecutor, ProcessPoolExecutor):
         """Return the pool's terms with another limit; most calls that have one have the same one as the call before."""
         last = self._last_terms
         if type(timeout) not in (int, float) or timeout != last.timeout:
-            last = self._last_terms = replace(self._terms, timeout=self._limit(timeout))
+            last = self._last_terms = check_terms(self._terms, task_timeout=timeout)
         return last
 
     def _bundling(self, timeout: Any, fn: Callable[..., Any]) -> Bundling | None:
