@@ -32,7 +32,10 @@ __all__ = ["Endings", "part"]
 
 _log = logging.getLogger("safepool")
 
-_MOST_PUT_BACKS = 3  # a task that never seems to begin may be hiding that it does
+# A task that never seems to begin may be hiding that it does, or end whoever unpickles it: ten workers are what it may
+# cost. Four are not enough. With a hundred kills a second at random, and eight processes for each core, one task lost
+# as many in a row: a fresh worker has the task's module to import, and is struck again before it is done.
+_MOST_PUT_BACKS = 9
 
 
 class Endings:
