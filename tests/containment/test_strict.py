@@ -171,6 +171,17 @@ def test_daemon_without_a_trace_is_a_leftover_of_its_task(strict, meeting, make_
     assert pool.submit(tasks.own_pid).result(60) == worker.pid
 
 
+@pytest.mark.parametrize("limit", [None, 3.0], ids=["killed", "deadline"])
+def test_clean_up_process_of_the_worker_s_group_goes_last(strict, meeting, limit):
+    pool = strict(1)
+    hung = pool.submit(acts.leave_a_cleaner, meeting.path, "hung", task_timeout=limit)
+    meeting.expect("hung")
+    if limit is None:
+        assert hung.kill()
+    assert isinstance(hung.exception(60), TaskKilledError if limit is None else TaskTimeoutError)
+    assert meeting.find("cleaned") is not None
+
+
 def test_memory_of_a_daemon_without_a_trace_counts(strict, meeting, stack):
     pool = strict(1, memory_limit="250MiB")
     growing = pool.submit(acts.grow_without_a_trace, meeting.path, "daemon", 400)
