@@ -18,7 +18,6 @@ import select
 import signal
 import socket
 import subprocess
-import sys
 from collections.abc import Iterator, Mapping, Sequence
 from multiprocessing import spawn
 
@@ -160,7 +159,7 @@ def make_sure() -> None:
     """
     global _is_proven
     if not _is_proven:
-        Guardian([sys.executable, "-I", "-S", "-c", ""], {}, (), next_worker_marker()).release()
+        Guardian([spawn.get_executable(), "-I", "-S", "-c", ""], {}, (), next_worker_marker()).release()
         _is_proven = True
 
 
