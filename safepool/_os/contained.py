@@ -249,6 +249,7 @@ def contain(
     Raises:
         OSError: It could not be started.
     """
+    janitor().stand_by()
     lifeline = ArmedPipe()
     pid: int | None = None
     try:

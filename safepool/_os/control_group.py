@@ -19,6 +19,7 @@ import threading
 import time
 from collections.abc import Callable
 
+from safepool._os.features import why_not
 from safepool._os.marker import host_marker
 
 __all__ = ["ControlGroup", "NoControlGroupError", "end_house", "house_of_this_process", "make_sure", "new_group"]
@@ -175,6 +176,8 @@ def _prove(group: ControlGroup) -> None:
 
 def _find_base() -> str:
     """Return the directory of the control group that this process is in."""
+    if reason := why_not("cgroup"):
+        raise NoControlGroupError(reason)
     try:
         mounts = _mounts_of_version_2()
         with open("/proc/self/cgroup", encoding="utf-8", errors="surrogateescape") as file:

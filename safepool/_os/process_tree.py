@@ -29,6 +29,7 @@ from collections.abc import Callable, Iterable, Iterator
 
 from safepool._os import process_exit
 from safepool._os.control_group import ControlGroup
+from safepool._os.features import has
 from safepool._os.process_table import (
     ProcessRow,
     command_of,
@@ -57,6 +58,8 @@ _CLEANERS = ("resource_tracker import main", "torch_shm_manager")
 
 def _has_program(pid: int) -> bool:
     """Return True unless this is a thread of the kernel, or nobody we may look at."""
+    if not has("proc"):
+        return False
     try:
         os.readlink(f"/proc/{pid}/exe")
     except OSError:
@@ -215,7 +218,7 @@ class TreeEnding:
         quiet, quiet_since, somebody_moved = 0, time.monotonic(), False
         try:
             for _ in range(_MOST_PASSES):
-                pids = list_pids()
+                pids = list_pids(self._leaders)
                 self._grouped = set() if self._group is None else self._group.pids()
                 fresh, known = pids - known, pids
                 self._unknown.clear()

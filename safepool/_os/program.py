@@ -14,7 +14,7 @@ import contextlib
 import os
 from collections.abc import Callable, Sequence
 
-from safepool._os import lifeline
+from safepool._os import features, lifeline
 from safepool._os.contained import ContainedProgram, contain
 from safepool._os.environment import inherited
 from safepool._os.janitor import janitor
@@ -48,6 +48,7 @@ def start_program(
     Raises:
         OSError: There is no room for a process or a descriptor.
     """
+    features.announce()
     janitor().ensure()
 
     def start(pipe: ArmedPipe, marker: str) -> int:

@@ -4,8 +4,8 @@ A memory file without a name, of fixed records, written by the host and read by 
 first page has the path of the host's control groups, if it uses them.
 A file rather than messages: nothing to overflow, to lose, or to repeat when a janitor is replaced.
 
-Facts: a memfd has no name and goes with its last descriptor (memfd_create(2)); a ``pwrite`` of a few bytes within a
-page is seen whole by a reader that comes after the writer's death.
+Facts: a memory file has no name and goes with its last descriptor (``memory_file``); a ``pwrite`` of a few bytes within
+a page is seen whole by a reader that comes after the writer's death.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import os
 import struct
 import threading
 
+from safepool._os.memory_file import new_memory_file
 from safepool._os.process_tree import Leader
 
 __all__ = ["Register", "read_house", "read_leaders"]
@@ -27,8 +28,7 @@ class Register:
     """The host's side: enter a tree when it is born, strike it out when it is gone."""
 
     def __init__(self) -> None:
-        self.fd = os.memfd_create("safepool-register", os.MFD_CLOEXEC)
-        os.ftruncate(self.fd, _FIRST)
+        self.fd = new_memory_file("safepool-register", _FIRST)
         self._lock = threading.Lock()
         self._free: list[int] = []
         self._size = 0

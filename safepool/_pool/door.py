@@ -11,6 +11,7 @@ from numbers import Real
 from types import FunctionType
 from typing import Any
 
+from safepool._os.features import why_not
 from safepool._plain import replace
 from safepool._pool.terms import Terms
 
@@ -20,6 +21,7 @@ __all__ = [
     "check_count",
     "check_environment",
     "check_number",
+    "check_proc",
     "check_reducers",
     "check_seconds",
     "check_size",
@@ -69,6 +71,7 @@ def check_size(name: str, value: int | str | None) -> int | None:
     Raises:
         TypeError: It is neither an integer nor text.
         ValueError: It is no size ("2GiB", "500 MB", "1.5GB"), or less than a worker needs to be there at all.
+        RuntimeError: There is no /proc here, which alone tells how much memory a process holds.
     """
     if value is None:
         return None
@@ -79,7 +82,18 @@ def check_size(name: str, value: int | str | None) -> int | None:
         raise ValueError(
             f"{name} must be {_LEAST_SIZE >> 20} MiB or more, not {value!r}: a worker that does nothing needs half"
         )
+    check_proc(name, value)
     return size
+
+
+def check_proc(name: str, value: object) -> None:
+    """Refuse what could not be kept without /proc.
+
+    Raises:
+        RuntimeError: There is none here.
+    """
+    if reason := why_not("proc"):
+        raise RuntimeError(f"{name} cannot be {value!r} here: only /proc tells of the processes of a task ({reason})")
 
 
 def parse_size(name: str, text: str) -> int:

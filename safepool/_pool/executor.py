@@ -12,7 +12,7 @@ from functools import partial
 from types import TracebackType
 from typing import Any, Literal, ParamSpec, TypeVar, get_args, overload
 
-from safepool._os import control_group
+from safepool._os import control_group, features
 from safepool._plain import replace
 from safepool._pool.bundling import Bundling
 from safepool._pool.cpus import cpu_count
@@ -22,6 +22,7 @@ from safepool._pool.door import (
     check_count,
     check_environment,
     check_number,
+    check_proc,
     check_reducers,
     check_seconds,
     check_size,
@@ -115,6 +116,7 @@ class SafeProcessPoolExecutor(MappingExecutor, ProcessPoolExecutor):
         TypeError: An argument has the wrong type; the message names it.
         ValueError: An argument is out of range; the message names it.
         RuntimeError: The main module is being imported by a worker: the script lacks ``if __name__ == "__main__"``.
+            Or something is asked for that needs /proc (a limit of memory, an eye on leftovers), and there is none.
         ContainmentError: Strict containment cannot be had here; the message says why, and how to get it.
     """
 
@@ -150,6 +152,7 @@ class SafeProcessPoolExecutor(MappingExecutor, ProcessPoolExecutor):
         result_reducers: Mapping[type[Any], Callable[[Any], Any]] | None = None,
         inner_max_num_threads: int | None = None,
     ) -> None:
+        features.announce()
         size = check_count("max_workers", max_workers) or cpu_count()
         self._terms = check_terms(
             task_timeout=task_timeout, soft_timeout=soft_timeout, memory_limit=memory_limit, retries=retries
@@ -184,7 +187,7 @@ class SafeProcessPoolExecutor(MappingExecutor, ProcessPoolExecutor):
             max_worker_memory=check_size("max_worker_memory", max_worker_memory),
             max_pending=check_count("max_pending", max_pending),
             when_full=check_choice("when_full", when_full, get_args(WhenFull)),
-            leftovers=check_choice("leftovers", leftovers, get_args(LeftoversPolicy)),
+            leftovers=_check_leftovers(leftovers),
             is_strict=_is_strict(containment),
             outfit=outfit,
             inherited_fds=fds,
@@ -424,6 +427,13 @@ class PoolView(MappingExecutor):
 def _check_room(min_workers: int, max_workers: int) -> None:
     if min_workers > max_workers:
         raise ValueError(f"min_workers must not exceed max_workers ({max_workers}), not {min_workers!r}")
+
+
+def _check_leftovers(leftovers: LeftoversPolicy) -> LeftoversPolicy:
+    policy: LeftoversPolicy = check_choice("leftovers", leftovers, get_args(LeftoversPolicy))
+    if policy != "keep":
+        check_proc("leftovers", policy)
+    return policy
 
 
 def _is_strict(containment: Containment) -> bool:

@@ -30,8 +30,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def main(options: argparse.Namespace, refuse: Callable[[str], Any]) -> int:
     """Do what the options say; ``refuse`` is called with what is wrong with them, and does not return."""
+    from safepool._os.features import why_not
     from safepool.tools.pools import look
 
+    if reason := why_not("proc"):
+        refuse(f"there is no /proc to find anybody in ({reason})")
     if options.json and options.watch:
         refuse("--json shows one moment: it cannot be had with --watch")
     if options.json:
