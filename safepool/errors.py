@@ -358,11 +358,12 @@ class ContainmentError(_Described, RuntimeError):
 
     def __init__(self, *, reason: str) -> None:
         message = (
-            f'containment="strict" needs a control group (version 2) that this program may divide: {reason}. '
-            "Start the program with `systemd-run --user --scope -p Delegate=yes PROGRAM`; in a container, have "
-            "/sys/fs/cgroup mounted writable (Docker: --privileged, or --cgroupns=private with a writable mount). Or "
-            'use containment="standard", which misses only processes that make a session of their own and also clear '
-            "their environment."
+            'containment="strict" needs a control group (version 2) that this program may divide, or else processes '
+            f"that orphans come to (prctl, PR_SET_CHILD_SUBREAPER), and neither can be had: {reason}. The latter is "
+            "refused by filters of system calls only: allow prctl. For the former start the program with `systemd-run "
+            "--user --scope -p Delegate=yes PROGRAM`; in a container, have /sys/fs/cgroup mounted writable (Docker: "
+            '--privileged, or --cgroupns=private with a writable mount). Or use containment="standard", which misses '
+            "only processes that make a session of their own and also clear their environment."
         )
         self._describe(message, {"reason": reason})
 

@@ -12,7 +12,8 @@ from functools import partial
 from types import TracebackType
 from typing import Any, Literal, ParamSpec, TypeVar, get_args, overload
 
-from safepool._os import control_group, features
+from safepool._os import control_group, features, guardian
+from safepool._os.contained import StrictBy
 from safepool._plain import replace
 from safepool._pool.bundling import Bundling
 from safepool._pool.cpus import cpu_count
@@ -98,9 +99,10 @@ class SafeProcessPoolExecutor(MappingExecutor, ProcessPoolExecutor):
         leftovers: What becomes of processes that a task has left running when it came to its end by itself: "keep"
             them until the worker leaves, "warn" of them (``LeftoverWarning``, and ``future.leftovers``), or "end" them
             before the future is settled. Those that the initializer has started are left alone.
-        containment: "strict" gives each worker a control group (version 2) of its own, in which the kernel keeps
-            whatever a task starts, so that also processes are ended that make a session of their own and clear their
-            environment. It needs a control group that this program may divide. "standard" needs nothing.
+        containment: "strict" ends also processes that make a session of their own and clear their environment. Each
+            worker has a control group (version 2) of its own, in which the kernel keeps whatever a task starts, if this
+            program may divide its own; else a small process above it, to which every orphan comes. "standard" does
+            without either.
         on_error: What the ``with`` block does when an exception leaves it: "wait" for all work, as the standard
             library does, "cancel" what has not started, or "kill" what runs, too.
         env: Environment variables of the workers, in addition to the host's.
@@ -118,6 +120,10 @@ class SafeProcessPoolExecutor(MappingExecutor, ProcessPoolExecutor):
         RuntimeError: The main module is being imported by a worker: the script lacks ``if __name__ == "__main__"``.
             Or something is asked for that needs /proc (a limit of memory, an eye on leftovers), and there is none.
         ContainmentError: Strict containment cannot be had here; the message says why, and how to get it.
+
+    Attributes:
+        strict_by: What keeps strict containment in this pool: a control "group" or a "guardian" for each worker. None
+            where containment is standard.
     """
 
     __module__ = "safepool"
@@ -188,12 +194,13 @@ class SafeProcessPoolExecutor(MappingExecutor, ProcessPoolExecutor):
             max_pending=check_count("max_pending", max_pending),
             when_full=check_choice("when_full", when_full, get_args(WhenFull)),
             leftovers=_check_leftovers(leftovers),
-            is_strict=_is_strict(containment),
+            strict_by=_strict_by(containment),
             outfit=outfit,
             inherited_fds=fds,
             lender=lender,
             pickler=CallPickler(dumps, preparation.imports_main, packers, lender),
         )
+        self.strict_by: StrictBy | None = settings.strict_by
         self._pool = Pool(settings, size, preparation, calls)
         self._finalizer = weakref.finalize(self, self._pool.abandon)
         self._finalizer.atexit = False  # the exit of the interpreter is the pools' own business
@@ -436,14 +443,19 @@ def _check_leftovers(leftovers: LeftoversPolicy) -> LeftoversPolicy:
     return policy
 
 
-def _is_strict(containment: Containment) -> bool:
+def _strict_by(containment: Containment) -> StrictBy | None:
+    """Choose what keeps containment: a control group costs nothing but the right to make it."""
     if check_choice("containment", containment, get_args(Containment)) == "standard":
-        return False
+        return None
     try:
         control_group.make_sure()
-    except OSError as error:
-        raise ContainmentError(reason=str(error)) from error
-    return True
+    except OSError as no_group:
+        try:
+            guardian.make_sure()
+        except OSError as error:
+            raise ContainmentError(reason=f"{no_group}; {error}") from error
+        return "guardian"
+    return "group"
 
 
 def _check_exit_timeout(exit_timeout: float) -> float:

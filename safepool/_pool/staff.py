@@ -113,7 +113,7 @@ class Staff:
                     self._preparation,
                     settings.environment,
                     (*fds, *settings.inherited_fds),
-                    in_group=settings.is_strict,
+                    strict_by=settings.strict_by,
                 )
             record.assign(contained.pid)
             record.close()

@@ -15,6 +15,7 @@ import time
 from concurrent.futures.process import BrokenProcessPool
 from operator import itemgetter
 
+from safepool._os.contained import StrictBy
 from safepool._plain import NamedTuple, dataclass, field
 from safepool._pool.bundle import Bundle
 from safepool._pool.lanes import Lanes
@@ -46,7 +47,7 @@ class Settings:
     max_pending: int | None
     when_full: str
     leftovers: str
-    is_strict: bool
+    strict_by: StrictBy | None  # None: containment is standard
     environment: dict[str, str]
     outfit: bytes  # pickled: reducers of results, initializer, finalizer; empty for none of them
     inherited_fds: tuple[int, ...]

@@ -250,14 +250,6 @@ DEATHS: dict[str, Callable[[], object]] = {
 }
 
 
-def square_in_a_strict_pool(number: int) -> int:
-    """Have a strict pool of one's own."""
-    from safepool import SafeProcessPoolExecutor
-
-    with SafeProcessPoolExecutor(1, containment="strict") as inner:
-        return inner.submit(square, number).result()
-
-
 def own_group() -> str:
     """Return the control group that this process is in."""
     with open("/proc/self/cgroup", encoding="ascii") as file:

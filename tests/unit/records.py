@@ -64,7 +64,7 @@ def new_state(
         max_pending=None,
         when_full="block",
         leftovers="keep",
-        is_strict=False,
+        strict_by=None,
         environment={},
         outfit=b"",
         inherited_fds=(),
