@@ -44,10 +44,15 @@ class Janitor:
         self._start_at = 0.0  # not before this instant: one that dies before it is up would only do so again
         self._delay = 0.0
 
-    def enter(self, leader: Leader) -> int:
-        """Put a tree on record, with a janitor there (or on its way) to read it; return the record's slot."""
+    def enter(self, leader: Leader, *, sparing: bool = False) -> int:
+        """Put a tree on record, with a janitor there (or on its way) to read it; return the record's slot.
+
+        Args:
+            leader: Its first process.
+            sparing: Those that have made a session of their own are to be left alone.
+        """
         self.ensure()
-        return self._register.enter(leader)
+        return self._register.enter(leader, sparing=sparing)
 
     def note_house(self, path: str) -> None:
         """Have the control groups of this process ended with it."""

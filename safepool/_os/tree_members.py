@@ -16,16 +16,21 @@ class TreeMembers:
     Args:
         leader: The tree's first process.
         marker: The beginning of a variable in the environment of every descendant that did not clear it.
+        spares_sessions: Only those count that have stayed in the leader's session.
     """
 
-    def __init__(self, leader: Leader, marker: bytes) -> None:
+    def __init__(self, leader: Leader, marker: bytes, *, spares_sessions: bool = False) -> None:
         self.leader = leader
+        self._spares_sessions = spares_sessions
         self._marker = marker
         self._known: set[tuple[int, int]] = set()  # members, (pid, start)
         self._strangers: set[tuple[int, int]] = set()  # those that do not carry the marker: read once
 
     def find(self, rows: Sequence[ProcessRow]) -> set[int]:
         """Return the members among these processes."""
+        if self._spares_sessions:
+            session = [row for row in rows if row.session == self.leader.pid and row.start >= self.leader.start]
+            return {row.pid for row in session if not row.is_dead}
         ours = {row.pid for row in rows if not row.is_dead and row.start >= self.leader.start and self._is_member(row)}
         ours = with_descendants(ours, [row for row in rows if not row.is_dead])
         self._known = {(row.pid, row.start) for row in rows if row.pid in ours}

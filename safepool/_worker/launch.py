@@ -104,8 +104,9 @@ def launch(
     pass_fds: Sequence[int] = (),
     *,
     in_group: bool = False,
+    spares_detached: bool = False,
 ) -> ContainedProcess:
-    """Start a contained process that runs this process object, in a control group of its own if that is asked for.
+    """Start a contained process that runs this process object; the last two arguments as of ``contained.spawn``.
 
     Raises:
         OSError: It could not be started.
@@ -128,7 +129,7 @@ def launch(
         def command(lifeline: int, switch: int) -> list[str | bytes]:
             return _command_line(_STUB.format(root=PACKAGE_ROOT, fds=(lifeline, switch, *given)))
 
-        return spawn_contained(command, environment, given, in_group=in_group)
+        return spawn_contained(command, environment, given, in_group=in_group, spares_detached=spares_detached)
     finally:
         os.close(program_fd)
 
