@@ -99,7 +99,7 @@ class SafeProcessPoolExecutor(MappingExecutor, ProcessPoolExecutor):
         cpu_limit: CPUs whose time each worker may use with everything that it has started, such as 1.5: the kernel
             has it wait when it has used up its share of a tenth of a second. Needs ``containment="strict"``. None for
             no limit.
-        measure_memory: Measure what each task holds at its highest (``future.peak_memory``). Costs a task some 50
+        measure_memory: Measure what each task holds at its highest (``future.peak_memory``). Costs a task some 30
             microseconds, and that none is sent ahead to a worker that is busy.
         max_worker_memory: Bytes that a worker itself may hold between two tasks; one that holds more is replaced by a
             fresh one, as after ``max_tasks_per_child``. None for no limit.
