@@ -76,8 +76,9 @@ class Limits:
         worker.has_news = True
         limit = _current_limit(worker)
         worker.due = None if limit is None else min(now, worker.begun_at() or now) + limit
-        worker.peak = 0 if self._state.settings.measures_memory else None
-        if self._is_looked_at(worker) and self._state.measure_at is None:
+        is_measured = self._state.settings.measures_memory
+        worker.peak = 0 if is_measured else None
+        if (is_measured or worker.task.terms.memory_limit is not None) and self._state.measure_at is None:
             self._state.measure_at = worker.handed + FIRST_LOOK
 
     def prepare(self, worker: Worker) -> None:

@@ -117,6 +117,21 @@ def test_host_that_dies_takes_along_who_has_stayed_in_the_sessions_of_its_worker
     assert canary.alive()
 
 
+def test_one_whose_parent_is_to_be_ended_is_spared_when_the_host_dies(make_host, stack):
+    """The parent survives the kernel's kill of the group, and is found by its session: it leads to its child."""
+    host = make_host(max_workers=1, detached="spare")
+    host.open_pool()
+    host.submit("task", "detach_from_another_group", host.rendezvous.path, "task")
+    everybody = host.hold_reported(["task", "task.parent", "task.detached"])
+    detached = everybody.pop("task.detached")
+    stack.callback(detached.send, signal.SIGKILL)
+    host.spared.append(detached.pid)
+    strike(host, "SIGKILL")
+    gone(everybody)
+    host.leaves_nothing()
+    assert detached.alive()
+
+
 def test_what_was_spared_is_not_taken_for_left_behind(make_host, stack):
     host = make_host(max_workers=1, detached="spare")
     host.open_pool()

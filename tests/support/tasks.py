@@ -302,3 +302,13 @@ def use_cpu(seconds: float) -> tuple[float, float]:
     while time.process_time() - used < seconds:
         pass
     return time.process_time() - used, time.monotonic() - began
+
+
+def detach_from_another_group(reports: str, label: str) -> NoReturn:
+    """Have a process that has left the group, and not the session, start one in a session of its own; then hang."""
+    say = 'echo "$1 $$" > "$2"; exec sleep 900'
+    both = f'setsid sh -c \'{say}\' sh "$1.detached" "$2" & echo "$1.parent $$" > "$2"; wait'
+    descendants.leave(["timeout", "900", "sh", "-c", both, "sh", label, reports])  # timeout(1) makes itself a group
+    report(reports, label)
+    _hold_the_gil()
+    raise AssertionError("it is over")
