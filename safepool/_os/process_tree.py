@@ -111,6 +111,7 @@ class TreeEnding:
         group: The control group in which the tree lives: whoever is there is a member, whatever it has done to itself.
             It is frozen and killed as a whole, unless a leader is spared.
         guardian: The process to which the tree's orphans come: it is no member, and whoever descends from it is.
+        spares_sessions: Whoever is in another session than a leader is left alone: nobody gets there but by making one.
     """
 
     def __init__(
@@ -123,6 +124,7 @@ class TreeEnding:
         spared_trees: frozenset[int] = frozenset(),
         group: ControlGroup | None = None,
         guardian: Leader | None = None,
+        spares_sessions: bool = False,
     ) -> None:
         self._group = group
         self._guardian = guardian
@@ -135,6 +137,7 @@ class TreeEnding:
         self._signal_group = signal_group
         self._spared = spared | {0, 1, os.getpid(), os.getppid()}
         self._spared_trees = spared_trees
+        self._spares_sessions = spares_sessions
         first = min((leader.start for leader in self._leaders.values()), default=0)
         self._since = first if since is None else since
         self._held: dict[int, _Held] = {}  # by pid: everybody found and not yet seen dead
@@ -354,7 +357,7 @@ class TreeEnding:
 
     def _is_spared(self, row: ProcessRow, rows: dict[int, ProcessRow]) -> bool:
         """Return True for one of those that are not to be touched; their children may be younger than any list."""
-        if row.pid in self._spared:
+        if row.pid in self._spared or (self._spares_sessions and row.session not in self._leaders):
             return True
         above: ProcessRow | None = row if self._spared_trees else None
         while above is not None and above.pid not in self._leaders:

@@ -105,8 +105,9 @@ def launch(
     pass_fds: Sequence[int] = (),
     *,
     strict_by: StrictBy | None = None,
+    spares_detached: bool = False,
 ) -> ContainedProcess:
-    """Start a contained process that runs this process object, with whatever is to keep it strictly contained.
+    """Start a contained process that runs this process object; the last two arguments as of ``contained.spawn``.
 
     Raises:
         OSError: It could not be started.
@@ -129,7 +130,7 @@ def launch(
         def command(lifeline: int, switch: int) -> list[str | bytes]:
             return _command_line(_STUB.format(root=PACKAGE_ROOT, fds=(lifeline, switch, *given), host=os.getpid()))
 
-        return spawn_contained(command, environment, given, strict_by=strict_by)
+        return spawn_contained(command, environment, given, strict_by=strict_by, spares_detached=spares_detached)
     finally:
         os.close(program_fd)
 
