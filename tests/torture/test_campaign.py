@@ -103,13 +103,14 @@ def test_host_that_dies_in_any_surroundings_leaves_nobody(name):
 
 @NEEDS_ROOT
 def test_user_who_may_have_no_more_processes_gets_them_when_he_may_again():
-    """Neither workers nor threads can be started for a second, in which workers die."""
-    steps = [task(f"dies{number}", "die", how="kill") for number in range(3)]
-    steps += [{"do": "crowd", "at": 0.4, "for": 1.0}, task("last", "short", at=1.6)]
-    faults = [Fault(0.5, "worker", "SIGKILL", pick, 0.0) for pick in range(2)]
-    seen = run(plan_of(*steps, surroundings="user", faults=faults))
+    """Neither workers nor threads can be started for five seconds, in which those workers die that there were."""
+    steps = [task("first", "short"), {"do": "crowd", "at": 1.0, "for": 5.0}]
+    steps += [task(f"dies{number}", "die", at=1.1, how="kill") for number in range(2)]
+    steps += [task("waits", "short", at=1.5), task("last", "short", at=6.5)]
+    seen = run(plan_of(*steps, surroundings="user"))
     assert seen["no room for a thread"] == 1
-    assert seen["SIGKILL to worker"] >= 1
+    assert seen["WorkerDiedError"] >= 2
+    assert seen["value"] >= 2
 
 
 def test_signals_to_the_threads_of_the_host_disturb_nothing():
