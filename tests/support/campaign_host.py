@@ -17,7 +17,7 @@ from concurrent.futures import Future
 from functools import partial
 from typing import Any
 
-from safepool import SafeProcessPoolExecutor
+from safepool import InitializerError, SafeProcessPoolExecutor
 from safepool._os.marker import host_marker
 from support import campaign_tasks as tasks
 from support import census
@@ -127,8 +127,12 @@ class Round:
 
     def _do_resize(self, step: dict[str, Any]) -> None:
         assert self.pool is not None
-        with contextlib.suppress(ValueError):  # below min_workers
+        try:
             self.pool.resize(step["size"])
+        except ValueError:  # below min_workers
+            pass
+        except InitializerError as error:  # the pool is broken
+            self.refused[f"resize at {step['at']}"] = f"{type(error).__name__}: {error}"
 
     def _do_starve(self, step: dict[str, Any]) -> None:
         """Leave room for a few descriptors only, for a while."""

@@ -270,9 +270,14 @@ class _Round:
                     yield from self._judge_outcome(task, name, results["outcomes"][name], runs[name])
                 elif not results["interrupted"]:
                     yield from self._judge_refusal(name, results["refused"].get(name, "not submitted"))
+        for name in (name for name in results["refused"] if name.startswith("resize")):
+            yield from self._judge_refusal(name, results["refused"][name])
         for name in results["cancelled"]:
             if results["outcomes"][name]["name"] != "CancelledError":
                 yield f"{name} was cancelled, and yet it is {results['outcomes'][name]}"
+        yield from self._judge_belongings(results)
+
+    def _judge_belongings(self, results: dict) -> Iterator[str]:
         for what in ("files", "threads"):
             if results[what] and not self.plan.does("starve"):
                 yield f"the host has more {what} than before: {results[what]}"

@@ -12,7 +12,7 @@ import signal
 import pytest
 
 from support import census, tasks
-from support.campaign_plan import Fault, Plan, draw, without
+from support.campaign_plan import Fault, Plan, allowed_outcomes, draw, without
 from support.descendants import KINDS, TRACELESS
 from support.eventually import eventually
 from support.handles import Handle
@@ -73,6 +73,12 @@ def test_who_leaves_no_trace_is_drawn_for_strict_pools_only():
     assert not left[False] & set(TRACELESS)
 
 
+def test_soft_timeout_of_the_pool_may_strike_any_task():
+    plan = plan_of(step := task("short", "short"), soft_timeout=0.2)
+    assert allowed_outcomes(plan, step) == {"value", "SoftTimeoutError"}
+    assert allowed_outcomes(plan_of(step), step) == {"value"}
+
+
 # --- surroundings ---
 
 
@@ -129,6 +135,15 @@ def test_workers_that_are_stopped_while_they_are_sent_much_go_on_when_they_may()
     seen = run(plan_of(*steps, faults=stops))
     assert seen["SIGSTOP to worker"] == 2
     assert seen["value"] == 23
+
+
+def test_pool_whose_workers_die_before_they_are_ready_breaks_and_refuses_everything_from_then_on():
+    kills = [Fault(0.03 * number, "worker", "SIGKILL", 0, 0.0) for number in range(100)]
+    steps = [task("first", "short"), {"do": "resize", "at": 3.5, "size": 3}, task("late", "short", at=3.6)]
+    seen = run(plan_of(*steps, faults=kills))
+    assert seen["SIGKILL to worker"] >= 3
+    assert seen["InitializerError"] == 1
+    assert seen["value"] == 0
 
 
 def test_what_is_sent_to_a_stopped_worker_fills_its_socket(make_pool, stack):
