@@ -20,6 +20,7 @@ __all__ = [
     "ContainmentError",
     "EndedProcess",
     "InitializerError",
+    "LeakError",
     "LeftoverWarning",
     "QueueFullError",
     "SoftTimeoutError",
@@ -399,6 +400,33 @@ class ContainmentError(_Described, RuntimeError):
             f"--cgroupns=private with a writable mount). {otherwise}"
         )
         self._describe(message, {"reason": reason, "wanted": wanted})
+
+
+class LeakError(_Described, AssertionError):
+    """Processes that were started within a block of ``no_leaks()`` were still alive after it.
+
+    You do not get this when the block itself raised: its own exception passes on.
+
+    Attributes:
+        processes: Who was left when patience was over.
+        patience: Seconds for which those who were just leaving were waited for.
+        ended: Who was ended then, with ``end=True``; what was beneath the others is among them.
+    """
+
+    processes: tuple[EndedProcess, ...]
+    patience: float
+    ended: tuple[EndedProcess, ...]
+
+    def __init__(
+        self, *, processes: tuple[EndedProcess, ...], patience: float, ended: tuple[EndedProcess, ...] = ()
+    ) -> None:
+        one = len(processes) == 1
+        what = "1 process that was" if one else f"{len(processes)} processes that were"
+        lines = [f"{what} started within the block {'is' if one else 'are'} still alive {patience:g} s after it:"]
+        lines += [f"  {process}" for process in processes]  # each of them: what is not named cannot be looked for
+        lines.append(f"Ended: {', '.join(map(str, ended))}." if ended else "Nothing was ended: end=True would do that.")
+        facts = {"processes": processes, "patience": patience, "ended": ended}
+        self._describe("\n".join(lines), facts)
 
 
 class TransferError(_Described, BrokenProcessPool):

@@ -42,7 +42,7 @@ from safepool._os.process_table import (
 )
 from safepool._plain import NamedTuple
 
-__all__ = ["NO_COMMAND", "Leader", "Remains", "TreeEnding", "is_cleaner", "is_there"]
+__all__ = ["NO_COMMAND", "Leader", "Remains", "TreeEnding", "has_program", "is_cleaner", "is_there"]
 
 _CLEANER_GRACE = 2.0  # seconds for clean-up processes to leave by themselves; unlinking takes them milliseconds
 _PATIENCE = 5.0  # seconds for killed processes to die: 4 GB of memory take 0.1 s, an uninterruptible sleep has no limit
@@ -57,7 +57,7 @@ NO_COMMAND = "(a process without a command line)"  # in the middle of an exec, f
 _CLEANERS = ("resource_tracker import main", "torch_shm_manager")
 
 
-def _has_program(pid: int) -> bool:
+def has_program(pid: int) -> bool:
     """Return True unless this is a thread of the kernel, or nobody we may look at."""
     if not has("proc"):
         return False
@@ -370,7 +370,7 @@ class TreeEnding:
         if not self._marker or row.is_dead:
             return False
         environment = environment_of(row.pid)
-        if not environment and not command_of(row.pid) and _has_program(row.pid):
+        if not environment and not command_of(row.pid) and has_program(row.pid):
             self._unknown.add(row.pid)
         return has_variable(environment, self._marker)
 

@@ -19,6 +19,7 @@ from typing_extensions import assert_type
 from safepool import (
     EndedProcess,
     InitializerError,
+    LeakError,
     QueueFullError,
     SafeFuture,
     SafeProcessPoolExecutor,
@@ -33,6 +34,7 @@ from safepool import (
     get_context,
     get_reusable_executor,
     get_worker,
+    no_leaks,
     process,
 )
 
@@ -189,6 +191,17 @@ def reusing() -> None:
 def counting() -> None:
     assert_type(cpu_count(), int)
     assert_type(cpu_count(only_physical_cores=True), int)
+
+
+def leaks() -> str:
+    try:
+        with no_leaks(patience=1, end=True) as watch:
+            assert_type(watch, None)
+            return "a block that may not swallow what leaves it"
+    except LeakError as leak:
+        assert_type(leak.processes, tuple[EndedProcess, ...])
+        assert_type(leak.ended[0].pid, int)
+        raise
 
 
 def contexts() -> None:
