@@ -34,7 +34,7 @@ from safepool._os.process_tree import Leader
 __all__ = ["Guardian", "make_sure"]
 
 _START_LIMIT = 30.0  # seconds for a bare interpreter to come up: 15 ms, on a machine that is not beyond its strength
-_TOLD_LIMIT = 1.0  # seconds for the news of a death, which follows it by less than one millisecond
+_TOLD_LIMIT = 5.0  # seconds for the news of a death, which follows it by less than one millisecond
 _LEAVE_LIMIT = 5.0  # seconds to reap and leave: 1 ms, or what it takes to end those who have outrun a sweep
 _LONGEST_NEWS = 256  # bytes
 _NEEDED = ("proc", "pidfd", "setsig")  # nobody should be strict who sees less than everybody, or ends them later

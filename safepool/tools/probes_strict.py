@@ -119,7 +119,7 @@ PROBES = [
         STRICT,
         _cgroup,
         "the kernel's own list of what descends from a worker: a guardian for each worker takes its place (next row),"
-        " a process of 4 MB that has to be started first",
+        " a process of 5 MB that has to be started first",
         "Linux 5.14 with cgroup v2, and a group of your own: systemd-run --user --scope -p Delegate=yes COMMAND;"
         " Delegate=yes in a unit; docker run --cgroupns=private with /sys/fs/cgroup writable",
     ),

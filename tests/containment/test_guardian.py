@@ -253,6 +253,21 @@ def test_host_sigkilled_at_any_moment_of_a_start_leaves_nothing(make_strict_host
         host.close()
 
 
+def test_guardian_beneath_a_standard_pool_finishes_what_the_death_of_its_host_leaves_to_it(make_pool, meeting, stack):
+    """The outer pool sweeps by its marker, which the guardian of the inner one must not carry: it has work to do."""
+    pool, gate = make_pool(1), meeting.path + ".gate"
+    os.mkfifo(gate)
+    nested = pool.submit(acts.wait_in_a_strict_pool, "guardian", meeting.path, "inner", gate, EVERYBODY)
+    everybody = hold(meeting.pids(labels_of("inner", EVERYBODY)), stack)
+    guardian = stack.enter_context(Handle(guardian_of(everybody["inner"].pid)))
+    assert b"SAFEPOOL_" in census.environment_of(everybody["inner"].pid)
+    assert b"SAFEPOOL_" not in census.environment_of(guardian.pid)
+    with Handle(census.look_at(guardian.pid).ppid) as outer_worker:
+        outer_worker.send(signal.SIGKILL)
+    assert isinstance(nested.exception(60), WorkerDiedError)
+    gone({**everybody, "guardian": guardian})
+
+
 # --- the guardian's own end ---
 
 

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from concurrent.futures import Executor, Future
 from multiprocessing.context import BaseContext
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from typing_extensions import assert_type
 
@@ -57,6 +57,7 @@ def prepare(path: str) -> None:
 
 def construction() -> None:
     assert_type(SafeProcessPoolExecutor(), SafeProcessPoolExecutor)
+    assert_type(SafeProcessPoolExecutor(containment="strict").strict_by, Literal["group", "guardian"] | None)
     SafeProcessPoolExecutor(4, multiprocessing.get_context("spawn"), prepare, ("path",))
     SafeProcessPoolExecutor(
         max_workers=4,

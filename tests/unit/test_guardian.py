@@ -249,14 +249,17 @@ def test_orphan_that_loses_its_parent_between_two_looks_is_found(brood: Brood, m
         return row
 
     monkeypatch.setattr(process_tree, "read_row", read)
-    TreeEnding(
+    ending = TreeEnding(
         [worker],
         _NO_MARKER,
         lambda _, signum: process_exit.send_signal(handles["worker"].fileno(), signum, group=True),
         guardian=guardian,
-    ).run()
+    )
+    ending.begin()
     assert struck
     assert struck[0].parent == handles["parent"].pid, "the fault never happened: it was an orphan already"
+    assert handles["orphan"].pid in {remains.pid for remains in ending.ended}, "only the last look would have found it"
+    ending.run()
     assert not handles["orphan"].alive()
     assert handles["guardian"].alive()
 
