@@ -11,6 +11,7 @@ import argparse
 from collections.abc import Sequence
 from typing import NoReturn
 
+from safepool._os import features
 from safepool.bench import command as bench
 from safepool.run import command as run
 from safepool.tools import doctor, ps, reap
@@ -44,5 +45,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         module.add_arguments(parsers[name])
     options = parser.parse_args(arguments)
     module, _ = _COMMANDS[options.command]
-    status: int = module.main(options, parsers[options.command].error)
+    refuse = parsers[options.command].error
+    try:
+        features.disabled()
+    except ValueError as error:
+        refuse(str(error))
+    status: int = module.main(options, refuse)
     return status

@@ -17,6 +17,7 @@ from multiprocessing import connection, process, util
 from multiprocessing.context import BaseContext, SpawnProcess
 from typing import Any
 
+from safepool._os import features
 from safepool._worker.keeper import KeptProcess, keep
 from safepool._worker.launch import Preparation, SpawnWindow, launch
 
@@ -68,6 +69,7 @@ class _Popen:
 
     def __init__(self, process_obj: process.BaseProcess) -> None:
         util._flush_std_streams()  # type: ignore[attr-defined]  # as multiprocessing's own do
+        features.announce()
         self.returncode: int | None = None
         self._owner = os.getpid()
         contained = launch(process_obj, Preparation(), {})

@@ -27,6 +27,7 @@ from support.handles import end_all  # noqa: E402
 from support.hosts import Host, Program  # noqa: E402
 from support.rendezvous import Gate, Rendezvous  # noqa: E402
 from support.tasks import square  # noqa: E402
+from support.without import reason_to_leave_out  # noqa: E402
 
 if TYPE_CHECKING:
     from safepool import SafeProcessPoolExecutor
@@ -34,6 +35,20 @@ if TYPE_CHECKING:
 
 def pytest_report_header() -> str:
     return f"{platform.python_implementation()} {platform.python_version()}, {platform.system()} {platform.release()}"
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave out what rests on something that the environment takes away (``tox -e degraded``)."""
+    from safepool._os.features import disabled
+
+    def is_left_out(item: pytest.Item) -> bool:
+        test = f"{item.path.parent.name}/{item.path.name}::{item.name.partition('[')[0]}"
+        return reason_to_leave_out(test, disabled()) is not None
+
+    left_out = [item for item in items if is_left_out(item)]
+    if left_out:
+        config.hook.pytest_deselected(items=left_out)
+        items[:] = [item for item in items if item not in left_out]
 
 
 def pytest_terminal_summary(terminalreporter: Any) -> None:

@@ -20,7 +20,7 @@ from safepool._os.environment import snapshot
 from safepool._os.guardian import Guardian
 from safepool._os.janitor import janitor
 from safepool._os.lifeline import ArmedPipe
-from safepool._os.marker import marker_value, next_worker_marker
+from safepool._os.marker import is_sparing, marker_value, next_worker_marker
 from safepool._os.process_table import list_rows, read_row
 from safepool._os.process_tree import Leader, TreeEnding
 from safepool._os.tree_members import TreeMembers
@@ -51,14 +51,26 @@ class ContainedProgram:
         self.pid = leader.pid
         self.pidfd = pidfd
         self.marker = marker
-        self.members = TreeMembers(leader, f"{marker}=".encode(), group, guardian.leader if guardian else None)
+        self._spares_sessions = is_sparing(marker)
+        self.members = TreeMembers(
+            leader,
+            f"{marker}=".encode(),
+            group,
+            guardian.leader if guardian else None,
+            spares_sessions=self._spares_sessions,
+        )
         self._leader = leader
         self._lifeline = lifeline
         self._group = group
         self._guardian = guardian
         self._lock = threading.Lock()  # between ``release`` and questions from other threads
         self._exit_status: int | None = None
-        self._slot = janitor().enter(leader)  # last: nothing fails after it
+        self._slot = janitor().enter(leader, sparing=self._spares_sessions)  # last: nothing fails after it
+
+    @property
+    def control_group(self) -> ControlGroup | None:
+        """Where the kernel keeps it and everything beneath it; None if it has no group of its own."""
+        return self._group
 
     def has_ended(self, wait: float = 0.0) -> bool:
         """Return True once the first process is dead, or dies within a (short) wait; its descendants may live."""
@@ -99,6 +111,7 @@ class ContainedProgram:
             self._signal_group,
             group=self._group,
             guardian=self._guardian.leader if self._guardian else None,
+            spares_sessions=self._spares_sessions,
         )
         ending.freeze()
         return ending
@@ -209,6 +222,7 @@ class ContainedProcess(ContainedProgram):
             spared_trees=frozenset(spared),
             group=self._group,
             guardian=self._guardian.leader if self._guardian else None,
+            spares_sessions=self._spares_sessions,
         )
 
     def release(self) -> None:
@@ -226,6 +240,7 @@ def spawn(
     pass_fds: Sequence[int] = (),
     *,
     strict_by: StrictBy | None = None,
+    spares_detached: bool = False,
 ) -> ContainedProcess:
     """Start a contained process.
 
@@ -235,6 +250,7 @@ def spawn(
         environment: Variables that are added to ours.
         pass_fds: Further descriptors that it inherits.
         strict_by: Whether it gets a control group, or a guardian, of its own.
+        spares_detached: What is beneath it and has made a session of its own is left alone, whatever happens.
 
     Raises:
         OSError: It could not be started, for want of descriptors, memory, processes, or the executable.
@@ -273,7 +289,7 @@ def spawn(
         return ContainedProcess(leader, pidfd, lifeline, switch, marker, group, guardian)
 
     try:
-        contained = contain(start, hold)
+        contained = contain(start, hold, spares_detached=spares_detached)
     except BaseException:
         switch.close()
         if group is not None:
@@ -286,7 +302,10 @@ def spawn(
 
 
 def contain(
-    start: Callable[[ArmedPipe, str], int], hold: Callable[[Leader, int, ArmedPipe, str], _Contained]
+    start: Callable[[ArmedPipe, str], int],
+    hold: Callable[[Leader, int, ArmedPipe, str], _Contained],
+    *,
+    spares_detached: bool = False,
 ) -> _Contained:
     """Start something contained.
 
@@ -294,14 +313,16 @@ def contain(
         start: Starts it in a group of its own, given its lifeline and the variable that its environment is to have;
             returns its number.
         hold: Makes what stands for it, from its number and start time, its pidfd, lifeline and variable.
+        spares_detached: As of ``spawn``.
 
     Raises:
         OSError: It could not be started.
     """
+    janitor().stand_by()
     lifeline = ArmedPipe()
     pid: int | None = None
     try:
-        marker = next_worker_marker()
+        marker = next_worker_marker(sparing=spares_detached)
         pid = start(lifeline, marker)
         lifeline.arm(pid)
         return _hold(pid, lifeline, marker, hold)

@@ -23,8 +23,10 @@ from multiprocessing import spawn
 
 from safepool._os import lifeline, process_exit
 from safepool._os.environment import snapshot
+from safepool._os.features import why_not
 from safepool._os.janitor import PACKAGE_ROOT
 from safepool._os.marker import next_worker_marker
+from safepool._os.memory_file import new_memory_file
 from safepool._os.process_table import read_row
 from safepool._os.process_tree import Leader
 
@@ -34,6 +36,7 @@ _START_LIMIT = 30.0  # seconds for a bare interpreter to come up: 15 ms, on a ma
 _TOLD_LIMIT = 5.0  # seconds for the news of a death, which follows it by less than one millisecond
 _LEAVE_LIMIT = 5.0  # seconds to reap and leave: 1 ms, or what it takes to end those who have outrun a sweep
 _LONGEST_NEWS = 256  # bytes
+_NEEDED = ("proc", "pidfd", "setsig")  # nobody should be strict who sees less than everybody, or ends them later
 
 _PROGRAM = "import sys; sys.path.append({root!r}); from safepool._os.guardian_main import main; main{arguments!r}"
 
@@ -158,6 +161,9 @@ def make_sure() -> None:
         OSError: That cannot be done.
     """
     global _is_proven
+    for name in _NEEDED:
+        if reason := why_not(name):
+            raise OSError(f"a guardian needs {name}: {reason}")
     if not _is_proven:
         Guardian([spawn.get_executable(), "-I", "-S", "-c", ""], {}, (), next_worker_marker()).release()
         _is_proven = True
@@ -200,7 +206,7 @@ def _program(command: Sequence[str | bytes], variables: Mapping[str, str]) -> It
     parts = [os.fsencode(part) for part in (str(len(command)), *command, *entries)]
     if any(b"\0" in part for part in parts):
         raise ValueError("embedded null byte")  # as Popen has it
-    fd = os.memfd_create("safepool-guardian", os.MFD_CLOEXEC)
+    fd = new_memory_file("safepool-guardian")
     try:
         with open(fd, "wb", closefd=False) as file:
             file.write(b"\0".join(parts))

@@ -2,11 +2,13 @@
 
 Starting it does not wait for it: it comes up beside the first workers. Until it is up, the kernel's own group kill
 (``lifeline``) is what ends workers whose host dies; only descendants that left their group depend on the janitor.
+Where the kernel does not do that, all rests on the janitor, and nothing is started before it is up (``stand_by``).
 """
 
 from __future__ import annotations
 
 import os
+import select
 import socket
 import subprocess
 import threading
@@ -16,6 +18,7 @@ from os.path import abspath, dirname
 
 from safepool._os import lifeline
 from safepool._os.environment import snapshot
+from safepool._os.features import VARIABLE, has
 from safepool._os.marker import host_marker
 from safepool._os.process_table import read_row
 from safepool._os.process_tree import Leader
@@ -29,6 +32,8 @@ PACKAGE_ROOT = dirname(
 
 _FIRST_DELAY = 0.1  # seconds between starts of a janitor that does not come up, doubled each time
 _LONGEST_DELAY = 30.0  # seconds
+_PATIENCE = 10.0  # seconds for a janitor to come up; it takes milliseconds
+_LOOK = 50  # milliseconds until the next try, where nothing can be waited for
 
 _PROGRAM = "import sys; sys.path.append({root!r}); from safepool._os.janitor_main import main; main{arguments!r}"
 
@@ -43,11 +48,17 @@ class Janitor:
         self._starter: subprocess.Popen[bytes] | None = None
         self._start_at = 0.0  # not before this instant: one that dies before it is up would only do so again
         self._delay = 0.0
+        self._is_up = False
 
-    def enter(self, leader: Leader) -> int:
-        """Put a tree on record, with a janitor there (or on its way) to read it; return the record's slot."""
+    def enter(self, leader: Leader, *, sparing: bool = False) -> int:
+        """Put a tree on record, with a janitor there (or on its way) to read it; return the record's slot.
+
+        Args:
+            leader: Its first process.
+            sparing: Those that have made a session of their own are to be left alone.
+        """
         self.ensure()
-        return self._register.enter(leader)
+        return self._register.enter(leader, sparing=sparing)
 
     def note_house(self, path: str) -> None:
         """Have the control groups of this process ended with it."""
@@ -69,6 +80,32 @@ class Janitor:
                 self._start_at = now + self._delay
                 self._start()
 
+    def stand_by(self) -> None:
+        """Be up before anything is started that nobody else would end with the host; the kernel does, as a rule.
+
+        Raises:
+            OSError: No janitor comes up.
+        """
+        if not has("setsig"):
+            self.wait_until_up()
+
+    def wait_until_up(self) -> None:
+        """Wait for the janitor to be on its own.
+
+        Raises:
+            OSError: None comes up.
+        """
+        give_up = time.monotonic() + _PATIENCE
+        self.ensure()
+        while not self._is_up:
+            if time.monotonic() > give_up:
+                raise ChildProcessError("the janitor, which is to end what this process starts, does not come up")
+            poll = select.poll()
+            if self._life_fd >= 0:
+                poll.register(self._life_fd, select.POLLIN)
+            poll.poll(_LOOK)
+            self.ensure()
+
     @property
     def life_fd(self) -> int:
         """A descriptor that becomes readable when ``ensure`` has something to do; -1 before the first start."""
@@ -79,6 +116,7 @@ class Janitor:
             while os.read(self._life_fd, 16):  # it says that it is up; what follows may already be its end
                 self._reap_starter()
                 self._delay = self._start_at = 0.0
+                self._is_up = True
         except BlockingIOError:
             return True
         except OSError:
@@ -108,11 +146,11 @@ class Janitor:
                 stderr=subprocess.DEVNULL,
                 start_new_session=True,
                 pass_fds=(self._register.fd, theirs.fileno()),
-                env={name: value for name, value in snapshot().items() if not name.startswith("SAFEPOOL_")},
+                env=_environment(),
             )
 
     def _forget(self) -> None:
-        fd, self._life_fd = self._life_fd, -1
+        fd, self._life_fd, self._is_up = self._life_fd, -1, False
         if fd >= 0:
             lifeline.keep_in_forked_children(fd)
             os.close(fd)
@@ -123,6 +161,11 @@ class Janitor:
         if self._starter is not None:
             self._starter.wait()
             self._starter = None
+
+
+def _environment() -> dict[str, str]:
+    """Ours, without the markers: it must not find itself. What it is to do without is for it, too."""
+    return {name: value for name, value in snapshot().items() if name == VARIABLE or not name.startswith("SAFEPOOL_")}
 
 
 _janitor: Janitor | None = None

@@ -18,6 +18,8 @@ import signal
 
 from safepool._os import process_exit
 from safepool._os.control_group import end_house
+from safepool._os.controllers import step_back
+from safepool._os.features import has
 from safepool._os.process_table import read_row
 from safepool._os.process_tree import Leader, TreeEnding
 from safepool._os.register import read_house, read_leaders
@@ -40,8 +42,12 @@ def main(host: int, host_start: int, marker: str, register_fd: int, life_fd: int
     house = read_house(register_fd)
     if house:
         end_house(house)
+        step_back(house)
     # Whoever escaped may be older than every tree that is still on the register, but not than the host.
     TreeEnding(read_leaders(register_fd), f"{marker}_".encode(), _signal_group, since=host_start).run()
+    sparing = read_leaders(register_fd, sparing=True)
+    if sparing:
+        TreeEnding(sparing, b"", _signal_group, spares_sessions=True).run()
     os._exit(0)
 
 
@@ -57,14 +63,25 @@ def _wait_for_end_of(host: int, host_start: int, life_fd: int) -> None:
 
 
 def _signal_group(leader: Leader, signum: int) -> bool:
-    """Signal a group through its leader's pidfd; where the leader is gone, the kernel has ended the group already."""
+    """Signal a group through its leader's pidfd; where the leader is gone, the kernel has ended the group already.
+
+    Where the kernel does not do that (``features``), by the group's number, unless its leader's is somebody else's now:
+    a number is not given to another while anybody is in the group of that number.
+    """
     pidfd = process_exit.open_pidfd(leader.pid)
-    if pidfd is None:
+    if pidfd is not None:
+        try:
+            row = read_row(leader.pid)
+            if row is not None and row.start != leader.start:
+                return False
+            if row is not None and process_exit.send_signal(pidfd, signum, group=True):
+                return True
+        finally:
+            os.close(pidfd)
+    if has("setsig"):
         return False
     try:
-        row = read_row(leader.pid)
-        if row is None or row.start != leader.start:
-            return False
-        return process_exit.send_signal(pidfd, signum, group=True)
-    finally:
-        os.close(pidfd)
+        os.killpg(leader.pid, signum)
+    except (ProcessLookupError, PermissionError):
+        return False
+    return True

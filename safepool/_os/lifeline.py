@@ -18,6 +18,10 @@ Facts (fcntl(2), fs/pipe.c; each shown by ``tests/unit/test_lifeline.py``):
   At the host's exit it does so if its number is lower than that of the write end, and not if it is higher (tried;
   files are let go of after their numbers, the last one first, it seems).
 
+Where the kernel cannot do it (no F_SETSIG: ``features``), nothing is armed. Then a thread of the worker watches the
+lifeline (``host_watch``), the janitor ends the groups on the register when the host dies, and the host, or after it
+the janitor, that of a worker that dies.
+
 A copy of the write end in a forked child of its holder would keep the pipe open: it is closed by an at-fork hook.
 A fork in C that never returns to Python is not covered by that; the janitor is.
 """
@@ -30,6 +34,8 @@ import select
 import signal
 import struct
 import threading
+
+from safepool._os.features import has
 
 __all__ = [
     "ArmedPipe",
@@ -63,9 +69,10 @@ class ArmedPipe:
         self._group = 0
 
     def arm(self, group: int) -> None:
-        """From now on, end this group when something is written or the last writer closes."""
-        arm(self.read_fd, group)
-        self._group = group
+        """From now on, end this group when something is written or the last writer closes; if the kernel can."""
+        if has("setsig"):
+            arm(self.read_fd, group)
+            self._group = group
 
     def disarm(self) -> None:
         """From now on, do nothing of the kind."""
@@ -125,7 +132,8 @@ def adopt_lifeline(read_fd: int) -> None:
     (``test_worker_whose_host_died_before_arming_ends_itself``)
     """
     os.set_inheritable(read_fd, False)
-    arm(read_fd, os.getpgrp())
+    if has("setsig"):
+        arm(read_fd, os.getpgrp())
     if has_hung_up(read_fd):
         os.killpg(0, signal.SIGKILL)
 

@@ -1,5 +1,8 @@
 """What processes are there, and how are they related? Read from /proc, one file per process.
 
+Without /proc (``features``) a process can still be asked for by its number; nobody can be listed, and all else that is
+asked about one is not known.
+
 Never signals. A process that has vanished, or may not be read, is simply not there. Want of descriptors is an OSError:
 it must not be taken for the absence of processes.
 
@@ -13,6 +16,7 @@ from __future__ import annotations
 import os
 from collections.abc import Collection, Iterable, Iterator
 
+from safepool._os.features import has
 from safepool._plain import NamedTuple
 
 __all__ = [
@@ -21,6 +25,7 @@ __all__ = [
     "environment_of",
     "has_variable",
     "have_one_memory",
+    "highest_size_of",
     "is_alive",
     "list_pids",
     "list_rows",
@@ -59,6 +64,8 @@ class ProcessRow(NamedTuple):
 
 def read_row(pid: int) -> ProcessRow | None:
     """Return the process with this number as it is now, or None if there is none."""
+    if not has("proc"):
+        return _ask_for(pid)
     stat = _read(f"/proc/{pid}/stat", _STAT_SIZE)
     if not stat:
         return None
@@ -67,8 +74,10 @@ def read_row(pid: int) -> ProcessRow | None:
     return ProcessRow(pid, fields[0].decode(), parent, group, session, start=int(fields[19]), threads=int(fields[17]))
 
 
-def list_pids() -> set[int]:
-    """Return the number of every process; much quicker than what they are."""
+def list_pids(known: Iterable[int] = ()) -> set[int]:
+    """Return the number of every process; much quicker than what they are. Without /proc, those that are ``known``."""
+    if not has("proc"):
+        return set(known)
     return {int(name) for name in os.listdir("/proc") if name.isdigit()}
 
 
@@ -115,6 +124,14 @@ def resident_pages_of(pid: int) -> int:
     return int(statm.split()[1]) if statm else 0
 
 
+def highest_size_of(pid: int) -> int:
+    """Return the bytes that the process had resident at its highest; 0 if it is gone, or has no memory any more."""
+    for line in _read_all(f"/proc/{pid}/status", _PIECE).splitlines():
+        if line.startswith(b"VmHWM:"):
+            return int(line.split()[1]) * 1024
+    return 0
+
+
 def memory_share_of(pid: int) -> int | None:
     """Return the bytes that are the process's own plus its share of the others, swapped or not; None if unknown."""
     lines = [line.split() for line in _read_all(f"/proc/{pid}/smaps_rollup", _PIECE).splitlines()]
@@ -135,7 +152,28 @@ def have_one_memory(pid: int, other: int) -> bool:
     return bool(ctypes.CDLL(None).syscall(number, pid, other, _KCMP_VM, 0, 0) == 0)
 
 
+def _ask_for(pid: int) -> ProcessRow | None:
+    """Return what system calls tell: its parent only of ourselves and our children, its start time of nobody."""
+    try:
+        group, session = os.getpgid(pid), os.getsid(pid)
+    except OSError:  # ESRCH there is none, EPERM another session's on some systems
+        return None
+    state, parent = "R", 0
+    if pid == os.getpid():
+        parent = os.getppid()
+    else:
+        try:
+            end = os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+        except ChildProcessError:
+            pass
+        else:
+            state, parent = "R" if end is None else "Z", os.getpid()
+    return ProcessRow(pid, state, parent, group, session, start=0, threads=1)
+
+
 def _read(path: str, size: int) -> bytes:
+    if not has("proc"):
+        return b""
     try:
         fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     except _ABSENT:
@@ -149,6 +187,8 @@ def _read(path: str, size: int) -> bytes:
 
 
 def _read_all(path: str, most: int) -> bytes:
+    if not has("proc"):
+        return b""
     pieces: list[bytes] = []
     try:
         with open(path, "rb", buffering=0) as file:

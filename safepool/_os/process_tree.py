@@ -30,6 +30,7 @@ from collections.abc import Callable, Iterable, Iterator
 
 from safepool._os import process_exit
 from safepool._os.control_group import ControlGroup
+from safepool._os.features import has
 from safepool._os.process_table import (
     ProcessRow,
     command_of,
@@ -41,7 +42,7 @@ from safepool._os.process_table import (
 )
 from safepool._plain import NamedTuple
 
-__all__ = ["NO_COMMAND", "Leader", "Remains", "TreeEnding", "is_cleaner", "is_there"]
+__all__ = ["NO_COMMAND", "Leader", "Remains", "TreeEnding", "has_program", "is_cleaner", "is_there"]
 
 _CLEANER_GRACE = 2.0  # seconds for clean-up processes to leave by themselves; unlinking takes them milliseconds
 _PATIENCE = 5.0  # seconds for killed processes to die: 4 GB of memory take 0.1 s, an uninterruptible sleep has no limit
@@ -56,8 +57,10 @@ NO_COMMAND = "(a process without a command line)"  # in the middle of an exec, f
 _CLEANERS = ("resource_tracker import main", "torch_shm_manager")
 
 
-def _has_program(pid: int) -> bool:
+def has_program(pid: int) -> bool:
     """Return True unless this is a thread of the kernel, or nobody we may look at."""
+    if not has("proc"):
+        return False
     try:
         os.readlink(f"/proc/{pid}/exe")
     except OSError:
@@ -108,6 +111,7 @@ class TreeEnding:
         group: The control group in which the tree lives: whoever is there is a member, whatever it has done to itself.
             It is frozen and killed as a whole, unless a leader is spared.
         guardian: The process to which the tree's orphans come: it is no member, and whoever descends from it is.
+        spares_sessions: Whoever is in another session than a leader is left alone: nobody gets there but by making one.
     """
 
     def __init__(
@@ -120,6 +124,7 @@ class TreeEnding:
         spared_trees: frozenset[int] = frozenset(),
         group: ControlGroup | None = None,
         guardian: Leader | None = None,
+        spares_sessions: bool = False,
     ) -> None:
         self._group = group
         self._guardian = guardian
@@ -132,6 +137,7 @@ class TreeEnding:
         self._signal_group = signal_group
         self._spared = spared | {0, 1, os.getpid(), os.getppid()}
         self._spared_trees = spared_trees
+        self._spares_sessions = spares_sessions
         first = min((leader.start for leader in self._leaders.values()), default=0)
         self._since = first if since is None else since
         self._held: dict[int, _Held] = {}  # by pid: everybody found and not yet seen dead
@@ -229,7 +235,7 @@ class TreeEnding:
         quiet, quiet_since, somebody_moved = 0, time.monotonic(), False
         try:
             for _ in range(_MOST_PASSES):
-                pids = list_pids()
+                pids = list_pids(self._leaders)
                 self._grouped = set() if self._group is None else self._group.pids()
                 self._adopter = self._guardian.pid if self._guardian is not None and is_there(self._guardian) else 0
                 fresh, known = pids - known, pids
@@ -351,7 +357,7 @@ class TreeEnding:
 
     def _is_spared(self, row: ProcessRow, rows: dict[int, ProcessRow]) -> bool:
         """Return True for one of those that are not to be touched; their children may be younger than any list."""
-        if row.pid in self._spared:
+        if row.pid in self._spared or (self._spares_sessions and row.session not in self._leaders):
             return True
         above: ProcessRow | None = row if self._spared_trees else None
         while above is not None and above.pid not in self._leaders:
@@ -364,7 +370,7 @@ class TreeEnding:
         if not self._marker or row.is_dead:
             return False
         environment = environment_of(row.pid)
-        if not environment and not command_of(row.pid) and _has_program(row.pid):
+        if not environment and not command_of(row.pid) and has_program(row.pid):
             self._unknown.add(row.pid)
         return has_variable(environment, self._marker)
 

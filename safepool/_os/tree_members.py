@@ -19,12 +19,20 @@ class TreeMembers:
         marker: The beginning of a variable in the environment of every descendant that did not clear it.
         group: The control group in which the tree lives, if it has one.
         guardian: The process to which the tree's orphans come, if there is one; itself it is no member.
+        spares_sessions: Only those count that have stayed in the leader's session.
     """
 
     def __init__(
-        self, leader: Leader, marker: bytes, group: ControlGroup | None = None, guardian: Leader | None = None
+        self,
+        leader: Leader,
+        marker: bytes,
+        group: ControlGroup | None = None,
+        guardian: Leader | None = None,
+        *,
+        spares_sessions: bool = False,
     ) -> None:
         self.leader = leader
+        self._spares_sessions = spares_sessions
         self._marker = marker
         self._group = group
         self._guardian = guardian
@@ -33,6 +41,9 @@ class TreeMembers:
 
     def find(self, rows: Sequence[ProcessRow]) -> set[int]:
         """Return the members among these processes."""
+        if self._spares_sessions:
+            session = [row for row in rows if row.session == self.leader.pid and row.start >= self.leader.start]
+            return {row.pid for row in session if not row.is_dead}
         adopter = self._guardian.pid if self._guardian is not None and is_there(self._guardian) else -1
         grouped = set() if self._group is None else self._group.pids()
         young = [row for row in rows if not row.is_dead and row.start >= self.leader.start]

@@ -71,6 +71,7 @@ class Endings:
         with self._lock:
             worker.failed_boot = worker.state is WorkerState.STARTING
             worker.ended_at = time.monotonic()
+            worker.note_peak()
             worker.move(WorkerState.ENDING)
             worker.stuck_at = None
             self._state.drop_idle(worker)
@@ -123,6 +124,7 @@ class Endings:
         worker.ahead.clear()
         worker.task = tasks[-1] if tasks else None
         obituary = self._write_obituary(worker)
+        _blame_limit(worker)
         self._watch.drop_all(worker)
         worker.contained.release()
         worker.channel.close()
@@ -176,6 +178,7 @@ class Endings:
             elapsed=None if begun is None else max(0.0, worker.ended_at - begun),  # as the worker says
             stack=worker.stack.decode(errors="replace"),
             oom=_oom_since(worker.oom_kills),
+            peak=worker.peak or None,
         )
 
     def _runs_once_more(self, worker: Worker, task: Task) -> bool:
@@ -195,6 +198,16 @@ def _report_survivors(worker: Worker, survivors: list[int]) -> None:
         _log.warning("of worker %d's tree these would not die: %s", worker.contained.pid, survivors)
 
 
+def _blame_limit(worker: Worker) -> None:
+    """If the kernel has ended it for its task's limit of memory, that is what its task is told."""
+    group = worker.contained.control_group
+    if worker.cap is None or group is None or worker.verdict is not None or worker.begun_at() is None:
+        return
+    if group.is_exhausted:
+        worker.is_unwanted = True  # it would only grow again
+        worker.verdict = partial(outcomes.exhausted, worker.cap)
+
+
 def part(worker: Worker, task: Task, begun: float | None) -> None:
     """The task's run is over, one way or another; with the pool's lock held."""
     task.state = TaskState.SETTLED
@@ -202,6 +215,8 @@ def part(worker: Worker, task: Task, begun: float | None) -> None:
     future._started_at = begun
     future._worker = None
     future._attempts = task.attempts
+    if worker.peak:
+        future.peak_memory = worker.peak
     task.loan = None
     future._task = None  # no cycle: a result must go when the last reference to its future does
     worker.task = None

@@ -1,6 +1,7 @@
 """The first code that runs in a contained process, before anything of the user's.
 
-1. Hold on to the lifeline and the switch (``_os.lifeline``).
+1. Hold on to the lifeline and the switch (``_os.lifeline``); where the kernel does not watch the lifeline, have a
+   thread do so (``_os.host_watch``).
 2. Let faulthandler write stacks to the switch when the host asks: a signal handler in C, so it works while the GIL
    is held, in a loop in C, in a regex.
 3. Go on as multiprocessing's own spawn does: preparation data, ``__main__``, then the process object.
@@ -17,6 +18,7 @@ import signal
 import sys
 
 from safepool._os import lifeline
+from safepool._os.features import has
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -34,9 +36,15 @@ _switch_fd = -1
 _BOOT_THRESHOLD = 100_000  # objects that are made before the first search for garbage
 
 
-def main(lifeline_fd: int, switch_fd: int, program_fd: int, tracker_fd: int, *other_fds: int) -> NoReturn:
-    """Run the program that the host wrote into ``program_fd``; never returns."""
+def main(lifeline_fd: int, switch_fd: int, program_fd: int, tracker_fd: int, *other_fds: int, host: int) -> NoReturn:
+    """Run the program that the host, our parent, wrote into ``program_fd``; never returns."""
     lifeline.adopt_lifeline(lifeline_fd)
+    watch = None
+    if not has("setsig"):
+        from safepool._os.host_watch import HostWatch  # lazily: few need it
+
+        watch = HostWatch(lifeline_fd, host)
+        watch.start()
     lifeline.adopt_switch(switch_fd)
     global _switch_fd
     _switch_fd = switch_fd
@@ -50,7 +58,10 @@ def main(lifeline_fd: int, switch_fd: int, program_fd: int, tracker_fd: int, *ot
     from multiprocessing import resource_tracker
 
     resource_tracker._resource_tracker._fd = tracker_fd  # type: ignore[attr-defined]  # as spawn_main does
-    sys.exit(_run(program_fd, lifeline_fd, thresholds))  # the lifeline ends with the host
+    status = _run(program_fd, lifeline_fd, thresholds)  # the lifeline ends with the host
+    if watch is not None:
+        watch.look_once_more()
+    sys.exit(status)
 
 
 def _run(program_fd: int, parent_sentinel: int, thresholds: tuple[int, int, int]) -> int:

@@ -20,6 +20,7 @@ from typing import Any
 from safepool._os.contained import ContainedProcess, StrictBy
 from safepool._os.contained import spawn as spawn_contained
 from safepool._os.janitor import PACKAGE_ROOT
+from safepool._os.memory_file import new_memory_file
 from safepool._worker import payload
 from safepool._worker.main_module import may_be_imported
 
@@ -31,7 +32,7 @@ __all__ = ["Preparation", "SpawnWindow", "launch", "spawn_window"]
 _STUB = (
     "import sys; sys.path[:] = filter(None, sys.path); import __future__; "
     "sys.path.insert(0, {root!r}); import safepool; sys.path.append(sys.path.pop(0)); "
-    "from safepool._worker.boot import main; main(*{fds})"
+    "from safepool._worker.boot import main; main(*{fds}, host={host})"
 )
 
 
@@ -104,8 +105,9 @@ def launch(
     pass_fds: Sequence[int] = (),
     *,
     strict_by: StrictBy | None = None,
+    spares_detached: bool = False,
 ) -> ContainedProcess:
-    """Start a contained process that runs this process object, with whatever is to keep it strictly contained.
+    """Start a contained process that runs this process object; the last two arguments as of ``contained.spawn``.
 
     Raises:
         OSError: It could not be started.
@@ -117,7 +119,7 @@ def launch(
         program.write(payload.dumps(process) if preparation.imports_main else payload.dumps_by_value(process))
     tracker_fd = resource_tracker.getfd()
     assert tracker_fd is not None  # it has just been made sure of
-    program_fd = os.memfd_create("safepool-program", os.MFD_CLOEXEC)
+    program_fd = new_memory_file("safepool-program")
     try:
         with open(program_fd, "wb", closefd=False) as file:
             file.write(program.getvalue())
@@ -126,9 +128,9 @@ def launch(
         given = (program_fd, tracker_fd, *window.fds, *pass_fds)
 
         def command(lifeline: int, switch: int) -> list[str | bytes]:
-            return _command_line(_STUB.format(root=PACKAGE_ROOT, fds=(lifeline, switch, *given)))
+            return _command_line(_STUB.format(root=PACKAGE_ROOT, fds=(lifeline, switch, *given), host=os.getpid()))
 
-        return spawn_contained(command, environment, given, strict_by=strict_by)
+        return spawn_contained(command, environment, given, strict_by=strict_by, spares_detached=spares_detached)
     finally:
         os.close(program_fd)
 

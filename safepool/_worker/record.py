@@ -24,12 +24,12 @@ Behind the words lies the ring of answers (``ring``).
 
 from __future__ import annotations
 
-import fcntl
 import mmap
 import os
 import struct
 import time
 
+from safepool._os.memory_file import new_memory_file
 from safepool._plain import NamedTuple
 from safepool._worker.ring import AnswerRing
 
@@ -49,13 +49,8 @@ class StartRecord:
     """The host makes one per worker and passes ``fd``; the worker attaches to it."""
 
     def __init__(self, fd: int | None = None) -> None:
-        flags = os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING
-        self.fd = os.memfd_create(NAME, flags) if fd is None else fd
+        self.fd = new_memory_file(NAME, _SIZE) if fd is None else fd
         try:
-            if fd is None:
-                os.ftruncate(self.fd, _SIZE)
-                # A worker could cut off what it maps, and that would be the end of who looks there (SIGBUS).
-                fcntl.fcntl(self.fd, fcntl.F_ADD_SEALS, fcntl.F_SEAL_SHRINK)
             memory = memoryview(mmap.mmap(self.fd, _SIZE))  # which takes one more descriptor
         except BaseException:
             self.close()

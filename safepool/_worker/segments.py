@@ -38,6 +38,7 @@ from array import array
 from collections import deque
 from collections.abc import Callable, Sequence
 
+from safepool._os.features import has
 from safepool._worker.framing import Frame, Kind, header
 
 TYPE_CHECKING = False
@@ -74,6 +75,8 @@ class Segment:
         self.number = number
         self.size = size
         self.is_spoilt = False  # not to be used again
+        if not has("memfd"):  # nothing else can be sealed, and be safe from who has it on loan
+            raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS))
         # One call into C: Ctrl-C finds no descriptor that nobody owns.
         name, flags = "safepool-segment", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING
         self._file = next(map(_MemoryFile, map(os.memfd_create, (name,), (flags,)), ("r+b",)))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import re
 
+from safepool._os.features import why_not
 from safepool._plain import NamedTuple
 from safepool._pool.door import parse_size
 
@@ -35,6 +36,8 @@ def check_limits(timeout: str | None, grace: str, memory: str | None) -> Limits:
     )
     if limits.timeout == 0:
         raise ValueError("--timeout must be more than zero; leave it out for no limit")
+    if limits.memory is not None and (reason := why_not("proc")):
+        raise ValueError(f"--memory cannot be had here: only /proc tells how much memory a command holds ({reason})")
     if limits.memory == 0:
         raise ValueError("--memory must be more than zero; leave it out for no limit")
     return limits

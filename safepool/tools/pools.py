@@ -85,7 +85,11 @@ def look() -> Overview:
         for origin in origins:
             if origin.host and is_worker_of(found.rows[pid], origin, found) and found.fates[origin.host] is Fate.ALIVE:
                 workers.setdefault(origin.host, []).append(pid)
-    fates = [{found.fate(origin) for origin in origins} for origins in found.marked.values()]
+    fates = [
+        {found.fate(origin) for origin in origins}
+        for origins in found.marked.values()
+        if not any(origin.is_sparing for origin in origins)  # whether it was left or was to stay, nobody can tell
+    ]
     return Overview(
         hosts=tuple(_host(host, pids, found) for host, pids in sorted(workers.items())),
         left_behind=sum(fate == {Fate.GONE} for fate in fates),

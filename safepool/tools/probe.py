@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from safepool._os.features import why_not
 from safepool._plain import NamedTuple, dataclass
 
 __all__ = ["DEGRADED", "EVERY_POOL", "MISSING", "OK", "STRICT", "TASKS", "Finding", "Probe"]
@@ -34,6 +35,7 @@ class Probe:
         attempt: Does the very thing, and leaves nothing behind.
         lost: What does not hold without it.
         remedy: How to get it.
+        mechanism: What it is the probe of (``features``): where a pool does without that, it is not tried.
     """
 
     name: str
@@ -41,10 +43,13 @@ class Probe:
     attempt: Callable[[], Finding]
     lost: str
     remedy: str
+    mechanism: str | None = None
 
     def run(self) -> Finding:
         """Try it; what cannot be tried is missing."""
         try:
+            if self.mechanism is not None and (reason := why_not(self.mechanism)):
+                return Finding(DEGRADED, f"a pool does without: {reason}")
             return self.attempt()
         except (OSError, AttributeError) as error:  # an interpreter may lack a call, too
             return Finding(MISSING, str(error))

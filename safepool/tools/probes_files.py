@@ -6,7 +6,9 @@ import array
 import os
 import socket
 
+from safepool._os.features import COSTS
 from safepool._os.memory import resident_size
+from safepool._os.memory_file import new_memory_file
 from safepool._os.oom import oom_kill_count
 from safepool._os.process_table import environment_of, have_one_memory, memory_share_of, read_row
 from safepool.tools.probe import DEGRADED, EVERY_POOL, MISSING, OK, TASKS, Finding, Probe
@@ -18,7 +20,7 @@ _WORD = b"safepool"
 
 
 def _memfd() -> Finding:
-    fd = os.memfd_create("safepool-doctor", os.MFD_CLOEXEC)
+    fd = new_memory_file("safepool-doctor")
     try:
         os.write(fd, _WORD)
         source = f"import mmap; memory = mmap.mmap({fd}, {len(_WORD)}); memory[:] = memory[::-1]; say('done', 1)"
@@ -34,7 +36,7 @@ def _memfd() -> Finding:
 
 def _fd_passing() -> Finding:
     ours, theirs = socket.socketpair()
-    fd = os.memfd_create("safepool-doctor", os.MFD_CLOEXEC)
+    fd = new_memory_file("safepool-doctor")
     try:
         with ours, theirs:
             ours.sendmsg([b"x"], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", [fd]))])
@@ -87,8 +89,9 @@ PROBES = [
         "memfd",
         EVERY_POOL,
         _memfd,
-        "no pool can be made: program, record and register of a worker are memory files",
+        COSTS["memfd"],
         "Linux 3.17; in a container, a seccomp profile that lets memfd_create pass",
+        "memfd",
     ),
     Probe(
         "fd-passing",
@@ -101,9 +104,10 @@ PROBES = [
         "proc",
         EVERY_POOL,
         _proc,
-        "descendants that left their worker's session are not found, and stay behind",
+        COSTS["proc"],
         "mount -t proc proc /proc (in a container, a /proc of its own); unmasked: docker run --security-opt"
         " systempaths=unconfined",
+        "proc",
     ),
     Probe(
         "memory",

@@ -8,6 +8,7 @@ import signal
 import time
 
 from safepool._os import process_exit
+from safepool._os.features import COSTS
 from safepool._os.lifeline import ArmedPipe
 from safepool._os.process_table import read_row
 from safepool.tools.probe import DEGRADED, EVERY_POOL, MISSING, OK, Finding, Probe
@@ -38,7 +39,6 @@ if not os.fork():
 """
 # A host, whose worker leaves a daemon. That ends by itself after a while, should nobody end it.
 _HOST = """
-import select
 from safepool._os.contained import spawn
 from safepool._os.janitor import janitor
 worker = '''
@@ -58,8 +58,7 @@ say("worker")
 signal.pause()
 '''
 contained = spawn(lambda lifeline, switch: [sys.executable, "-I", "-S", "-c", worker], {})
-select.select([janitor().life_fd], [], [])
-janitor().ensure()
+janitor().wait_until_up()
 say("janitor", 1)
 stay()
 """
@@ -180,9 +179,10 @@ PROBES = [
         "pidfd",
         EVERY_POOL,
         _pidfd,
-        "no pool can be made: death is read from pidfds, and nobody is signalled but through one",
+        COSTS["pidfd"],
         "Linux 5.4; in a container, a seccomp profile that lets pidfd_open and pidfd_send_signal pass: Docker 20.10 or"
         " later, or --security-opt seccomp=unconfined",
+        "pidfd",
     ),
     Probe(
         "exit-status",
@@ -190,6 +190,7 @@ PROBES = [
         _exit_status,
         "a program that ignores SIGCHLD, or reaps every child, gets WorkerDiedError with exitcode None",
         "Linux 6.15; or have the program leave SIGCHLD and its children alone",
+        "pidfd_info",
     ),
     Probe(
         "group-signal",
@@ -198,22 +199,23 @@ PROBES = [
         "where somebody else has reaped a worker, its group cannot be frozen before it is ended: a task that forks all"
         " the time is then caught by listing alone",
         "Linux 6.9; or have the program leave SIGCHLD and its children alone",
+        "pidfd_group",
     ),
     Probe(
         "lifeline",
         EVERY_POOL,
         _lifeline,
-        "when the host dies, or a worker while the host is stopped, the kernel does not end the group: all rests on the"
-        " janitor",
+        COSTS["setsig"],
         "a Linux kernel of its own: emulations such as gVisor (docker run --runtime=runc) and WSL 1 (wsl --set-version"
         " DISTRO 2) may lack F_SETSIG on pipes",
+        "setsig",
     ),
     Probe(
         "janitor",
         EVERY_POOL,
         _janitor,
         "when the host is killed, descendants that left their worker's session stay behind",
-        "what the rows pidfd, proc and memfd want; and nothing that ends the host's descendants one by one, such as a"
+        "what the row proc wants; and nothing that ends the host's descendants one by one, such as a"
         " wrapper that kills a process tree",
     ),
     Probe(

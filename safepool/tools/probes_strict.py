@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 
 from safepool._os.control_group import house_of_this_process
+from safepool._os.features import why_not
 from safepool.tools.probe import MISSING, OK, STRICT, Finding, Probe
 from safepool.tools.staged import Held, Program
 
@@ -59,6 +60,8 @@ signal.pause()
 
 
 def _cgroup() -> Finding:
+    if reason := why_not("cgroup"):
+        return Finding(MISSING, reason)
     own = _own_group()
     if own is None:
         return Finding(MISSING, "there is no control group of version 2 that this process is in")

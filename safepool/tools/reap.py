@@ -16,11 +16,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--dry-run", action="store_true", help="show it, and end nothing")
 
 
-def main(options: argparse.Namespace, refuse: Callable[[str], Any]) -> int:  # noqa: ARG001  # as every command is called
+def main(options: argparse.Namespace, refuse: Callable[[str], Any]) -> int:
     """Do what the options say; return 1 if something is left."""
+    from safepool._os.features import why_not
     from safepool.tools.leftbehind import end, find
     from safepool.tools.units import printable
 
+    if reason := why_not("proc"):
+        refuse(f"there is no /proc to find anybody in ({reason})")
     left = find(options.host)
     if not left.processes:
         sys.stdout.write("nothing is left behind by pools of this user\n")

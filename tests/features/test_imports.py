@@ -13,7 +13,9 @@ from contract.scripts import environment, run_script
 OURS = {
     "safepool",
     "safepool._os",
+    "safepool._os.features",
     "safepool._os.lifeline",
+    "safepool._os.memory_file",
     "safepool._plain",
     "safepool._worker",
     "safepool._worker.boot",

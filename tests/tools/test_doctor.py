@@ -136,11 +136,11 @@ def test_wrong_input_is_refused_in_one_line(
 @pytest.mark.parametrize(
     ("feature", "only", "missed"),
     [
-        ("pidfd_open", "pidfd,lifeline,memfd", {"pidfd": "missing", "lifeline": "missing"}),
+        ("pidfd_open", "pidfd,lifeline,memfd,pool", {"pidfd": "degraded"}),
         ("PIDFD_GET_INFO", "pidfd,exit-status", {"exit-status": "degraded"}),
         ("PIDFD_SIGNAL_PROCESS_GROUP", "pidfd,group-signal,pool", {"group-signal": "degraded"}),
-        ("F_SETSIG", "pidfd,lifeline,janitor", {"lifeline": "missing", "janitor": "missing"}),
-        ("memfd_create", "pidfd,lifeline,memfd,pool", {"memfd": "missing", "pool": "missing"}),
+        ("F_SETSIG", "pidfd,lifeline,janitor,pool", {"lifeline": "degraded"}),
+        ("memfd_create", "pidfd,lifeline,memfd,pool", {"memfd": "degraded"}),
         ("kcmp", "proc,memory", {"memory": "degraded"}),
         ("sendmsg", "memfd,fd-passing", {"fd-passing": "missing"}),
     ],

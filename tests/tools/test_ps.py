@@ -360,8 +360,10 @@ def test_watch_looks_again_until_ctrl_c(tmp_path: Path) -> None:
 
 
 def test_watch_draws_over_what_it_has_drawn_on_a_terminal(terminal: dict[str, int]) -> None:
+    """On one that can do no more than that; ``test_ps_live`` has the others."""
     command = [sys.executable, "-m", "safepool", "ps", "--watch"]
-    with subprocess.Popen(command, stdout=terminal["theirs"], stderr=subprocess.PIPE) as watching:
+    plain = {**os.environ, "TERM": "dumb"}
+    with subprocess.Popen(command, stdout=terminal["theirs"], stderr=subprocess.PIPE, env=plain) as watching:
         drawn = b""
         while drawn.count(b"\x1b[H") < 2 or not drawn.endswith(b"\x1b[J"):
             drawn += os.read(terminal["ours"], 4096)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import os
 import platform
 import signal
 import subprocess
@@ -10,22 +11,15 @@ import sys
 
 import pytest
 
+from safepool._os.features import COSTS
 from support import census
 from support.eventually import eventually
 from support.handles import gone
 from support.scenes import hang_everywhere, strike, workers_of
+from torture.surroundings import surround
 from torture.users import AS_A_USER, NEEDS_ROOT
 
 pytestmark = [pytest.mark.torture, pytest.mark.timeout(180)]
-
-# A full file system in a mount namespace of the host's own.
-_FULL = """
-for at in /dev/shm "$0"; do
-    mount -t tmpfs -o size=4k none $at || exit 1
-    head -c 100000 /dev/zero > $at/full
-done
-exec "$@"
-"""
 
 # Has one system call fail, by a filter that is inherited over exec: number, argument to look at, its value, error.
 _WITHOUT = """
@@ -43,7 +37,7 @@ assert libc.prctl(38, 1, 0, 0, 0) == 0 and libc.prctl(22, 2, program) == 0, os.s
 os.execv(sys.argv[5], sys.argv[5:])
 """
 OF_A_WORKER = 8  # descriptors in the host, beside the memory of its record: three sockets, three ends of pipes, a pidfd
-PIDFD_OPEN, MEMFD_CREATE, FCNTL = 434, 319, 72
+PIDFD_OPEN, PIDFD_SEND_SIGNAL, MEMFD_CREATE, FCNTL, SOCKETPAIR = 434, 424, 319, 72, 53
 F_SETSIG = 10
 
 NEEDS_X86 = pytest.mark.skipif(platform.machine() != "x86_64", reason="the numbers of system calls are those of x86-64")
@@ -123,12 +117,10 @@ def test_host_that_may_have_no_more_processes_cannot_start_a_worker_and_says_so(
 
 @NEEDS_ROOT
 def test_full_file_systems_are_nothing_that_a_pool_needs(make_host, tmp_path):
-    folder = tmp_path / "full"
-    folder.mkdir()
-    launcher = ["unshare", "-m", "sh", "-c", _FULL, str(folder)]
-    host = make_host(max_workers=2, launcher=launcher, environment={"TMPDIR": str(folder)})
+    launcher, environment = surround("full", tmp_path)
+    host = make_host(max_workers=2, launcher=launcher, environment=environment)
     host.open_pool()
-    for number, where in enumerate(("/dev/shm", str(folder))):
+    for number, where in enumerate(("/dev/shm", environment["TMPDIR"])):
         host.submit(f"full{number}", "torture.acts:can_write_to", where)
         assert host.outcome(f"full{number}") == {"value": errno.ENOSPC}
 
@@ -144,31 +136,101 @@ def test_full_file_systems_are_nothing_that_a_pool_needs(make_host, tmp_path):
 
 @NEEDS_X86
 @pytest.mark.parametrize(
-    ("launcher", "error"),
+    ("launcher", "missing", "error"),
     [
-        (without(PIDFD_OPEN, errno.ENOSYS), errno.ENOSYS),
-        (without(PIDFD_OPEN, errno.EPERM), errno.EPERM),
-        (without(FCNTL, errno.EPERM, argument=1, value=F_SETSIG), errno.EPERM),
-        (without(MEMFD_CREATE, errno.ENOSYS), errno.ENOSYS),
+        (without(PIDFD_OPEN, errno.ENOSYS), "pidfd", errno.ENOSYS),
+        (without(PIDFD_OPEN, errno.EPERM), "pidfd", errno.EPERM),
+        (without(PIDFD_SEND_SIGNAL, errno.EPERM), "pidfd", errno.EPERM),
+        (without(FCNTL, errno.EPERM, argument=1, value=F_SETSIG), "setsig", errno.EPERM),
+        (without(MEMFD_CREATE, errno.ENOSYS), "memfd", errno.ENOSYS),
     ],
-    ids=["no pidfd", "pidfd refused", "F_SETSIG refused", "no memfd"],
+    ids=["no pidfd", "pidfd refused", "signal by pidfd refused", "F_SETSIG refused", "no memfd"],
 )
-def test_kernel_that_lacks_what_is_needed_is_told_of_and_nothing_is_left(make_host, launcher, error):
-    """There is no weaker pool to fall back to: none of its promises would hold."""
-    host = make_host(max_workers=1, launcher=launcher)
+def test_kernel_that_lacks_something_has_a_pool_that_does_without(make_host, launcher, missing, error):
+    """It says so, and nothing is missed that is not documented."""
+    host = make_host(max_workers=2, launcher=launcher)
     canary = host.canary()
     host.open_pool()
-    host.submit("task", "square", 7)
+    worker_dies_and_another_is_late(host)
+    everybody = hang_everywhere(host, "c")
 
-    outcome = host.outcome("task")
+    strike(host, "SIGKILL")
 
-    assert outcome["error"] in ("WorkerDiedError", "InitializerError"), outcome
-    assert f"Errno {error}" in outcome["text"], outcome
-    assert not workers_of(host)
-    assert canary.alive()
-    host.tell("return")
-    assert host.finish() == 0
+    gone(everybody)
     host.leaves_nothing()
+    assert canary.alive()
+    assert [line for line in host.stderr.splitlines() if " here (" in line] == [
+        f"no {missing} here ([Errno {error}] {os.strerror(error)}): {COSTS[missing]}"
+    ]
+
+
+@NEEDS_X86
+def test_sandbox_that_refuses_everything_has_a_pool_all_the_same(make_host):
+    """As emulations of a kernel do."""
+    launcher = [
+        *without(PIDFD_OPEN, errno.ENOSYS),
+        *without(PIDFD_SEND_SIGNAL, errno.ENOSYS),
+        *without(FCNTL, errno.EINVAL, argument=1, value=F_SETSIG),
+        *without(MEMFD_CREATE, errno.ENOSYS),
+    ]
+    host = make_host(max_workers=2, launcher=launcher)
+    canary = host.canary()
+    host.open_pool()
+    worker_dies_and_another_is_late(host)
+    everybody = hang_everywhere(host, "c")
+
+    strike(host, "SIGKILL")
+
+    gone(everybody)
+    host.leaves_nothing()
+    assert canary.alive()
+    assert [line.split()[1] for line in host.stderr.splitlines() if " here (" in line] == ["setsig", "pidfd", "memfd"]
+
+
+@NEEDS_ROOT
+@pytest.mark.parametrize("init", [False, True], ids=["host is process 1", "with an init"])
+def test_proc_of_another_namespace_is_not_believed(make_host, init):
+    """As in a container without a /proc of its own: each number there is somebody else's here."""
+    shell = ["sh", "-c", 'trap "" HUP; "$@"; exit $?', "sh"] if init else []
+    host = make_host(max_workers=2, launcher=["unshare", "-pf", "--kill-child", *shell])
+    host.open_pool()
+    worker_dies_and_another_is_late(host)
+    assert "no proc here ([Errno 2] /proc is of another namespace" in host.stderr
+    host.tell("shutdown")
+    host.rendezvous.expect("shutdown")
+    strike(host, "SIGKILL")
+    host.leaves_nothing()
+
+
+@NEEDS_ROOT
+@pytest.mark.parametrize("end", ["deadline", "host death"])
+def test_host_in_a_namespace_of_users_is_like_any_other(make_host, end):
+    host = make_host(max_workers=2, launcher=["unshare", "-U", "-r"])
+    canary = host.canary()
+    host.open_pool()
+    everybody = hang_everywhere(host, "c", timeout=6.0 if end == "deadline" else None)
+    if end == "deadline":
+        assert {host.outcome(name)["error"] for name in ("w0", "w1")} == {"TaskTimeoutError"}
+        assert works(host)
+    else:
+        strike(host, "SIGKILL")
+    gone(everybody)
+    if end == "host death":
+        host.leaves_nothing()
+    assert canary.alive()
+    assert " here (" not in host.stderr
+
+
+def worker_dies_and_another_is_late(host):
+    """Their tasks fail as they should, and the pool goes on."""
+    host.submit("dies", "exit_now", 3)
+    outcome = host.outcome("dies")
+    assert (outcome["error"], outcome["exitcode"]) == ("WorkerDiedError", 3)
+    host.submit("late", "work_then_hang", host.rendezvous.path, "late", "c", timeout=1.0)
+    assert host.outcome("late")["error"] == "TaskTimeoutError"
+    host.submit("large", "torture.acts:length_of", 10_000_000)
+    assert host.outcome("large") == {"value": "large"}
+    assert works(host)
 
 
 @NEEDS_X86
@@ -179,3 +241,22 @@ def test_filter_refuses_that_call_and_no_other():
     outcome = subprocess.run(command, check=False, capture_output=True, text=True)
     assert outcome.stdout == "made\n"
     assert f"[Errno {errno.ENOSYS}]" in outcome.stderr
+
+
+@NEEDS_X86
+def test_machine_without_room_for_another_file_cannot_start_a_worker_and_says_so(make_host):
+    """ENFILE is the whole machine's, and has no namespace: so it is the answer of a filter, of this host alone."""
+    host = make_host(max_workers=1, launcher=without(SOCKETPAIR, errno.ENFILE))
+    canary = host.canary()
+    host.open_pool()
+    host.submit("task", "square", 7)
+
+    outcome = host.outcome("task")
+
+    assert outcome["error"] == "WorkerDiedError", outcome
+    assert "Too many open files in system" in outcome["text"]
+    assert not workers_of(host)
+    assert canary.alive()
+    host.tell("return")
+    assert host.finish() == 0
+    host.leaves_nothing()

@@ -7,12 +7,13 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import pytest
 
+from safepool._os import features
 from safepool._os import janitor as janitor_module
-from safepool._os.janitor import PACKAGE_ROOT, janitor
+from safepool._os.janitor import PACKAGE_ROOT, Janitor, janitor
 from safepool._os.process_table import read_row
 from safepool._os.process_tree import Leader
 from safepool._os.register import Register
@@ -152,6 +153,42 @@ def test_forked_child_that_holds_every_descriptor_of_the_host_does_not_delay_the
     host.die()
     gone(swept)
     assert child.alive()
+
+
+@pytest.fixture
+def janitor_without_setsig(monkeypatch: pytest.MonkeyPatch) -> Iterator[Janitor]:
+    """One that all rests on; it leaves when its pipe is closed."""
+    monkeypatch.setitem(features._missing, "setsig", "not for this test")
+    janitor = Janitor()
+    yield janitor
+    janitor._forget()
+    os.close(janitor._register.fd)
+
+
+def test_janitor_that_all_rests_on_is_up_when_it_is_said_to_stand_by(janitor_without_setsig: Janitor) -> None:
+    """The process that was started for it is reaped, so the janitor is a process of its own."""
+    janitor_without_setsig.stand_by()
+    assert janitor_without_setsig._is_up
+    assert janitor_without_setsig._starter is None
+    life_fd = janitor_without_setsig.life_fd
+    janitor_without_setsig.stand_by()
+    assert janitor_without_setsig.life_fd == life_fd
+
+
+def test_janitor_that_does_not_come_up_is_an_error_where_all_rests_on_it(
+    janitor_without_setsig: Janitor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(janitor_module, "_PATIENCE", 0.3)
+    monkeypatch.setattr(janitor_module, "_PROGRAM", "0  # {root} {arguments}")
+    with pytest.raises(OSError, match="the janitor, which is to end what this process starts, does not come up"):
+        janitor_without_setsig.stand_by()
+
+
+def test_janitor_is_not_waited_for_where_the_kernel_does_the_work() -> None:
+    janitor = Janitor()
+    janitor.stand_by()
+    assert janitor.life_fd == -1
+    os.close(janitor._register.fd)
 
 
 def test_forked_child_of_a_host_has_a_janitor_of_its_own() -> None:
