@@ -199,11 +199,12 @@ def _report_survivors(worker: Worker, survivors: list[int]) -> None:
 
 
 def _blame_limit(worker: Worker) -> None:
-    """If the kernel has ended it for its task's limit of memory, that is what its task is told."""
+    """If the kernel has ended it for its task's limit of memory, that is what its task is told.
+
+    Also of one that has not begun, but has been taken by the worker: what it was sent counts, too.
+    """
     group = worker.contained.control_group
-    if worker.cap is None or group is None or worker.verdict is not None or worker.begun_at() is None:
-        return
-    if group.is_exhausted:
+    if worker.cap is not None and worker.verdict is None and group is not None and group.is_exhausted:
         worker.is_unwanted = True  # it would only grow again
         worker.verdict = partial(outcomes.exhausted, worker.cap)
 

@@ -26,7 +26,7 @@ from support.handles import Handle
 pytestmark = pytest.mark.timeout(120)
 
 MIB = 1 << 20
-LIMIT = 96 * MIB
+LIMIT = 64 * MIB
 
 
 def group_of(pool: SafeProcessPoolExecutor) -> ControlGroup:
@@ -91,7 +91,7 @@ def test_worker_that_the_kernel_killed_for_the_limit_fails_its_task_with_that(
     assert isinstance(error, TaskMemoryError)
     assert error.by_kernel
     assert (error.limit, error.used, error.pid) == (LIMIT, LIMIT, meeting.expect("victim").pid)
-    assert "held 96 MiB, all that it may, and asked for more." in str(error)
+    assert "held 64 MiB, all that it may, and asked for more." in str(error)
     assert "was ended by the kernel after" in str(error)
     assert victim.attempts == 1, "it would only grow again"
     assert pool.submit(tasks.square, 3).result(60) == 9
@@ -106,7 +106,7 @@ def test_worker_that_died_of_something_else_fails_its_task_as_ever(make_pool, fi
     assert isinstance(victim.exception(60), WorkerDiedError)
 
 
-def test_worker_that_died_before_it_began_costs_no_task(make_pool, files, stack):
+def test_worker_that_died_before_it_took_its_task_costs_no_task(make_pool, files, stack):
     """It had kept too much of tasks before this one: a fresh one has room."""
     pool = make_pool(1, containment="strict", memory_limit=LIMIT)
     worker = stack.enter_context(Handle(pool.submit(tasks.own_pid).result(60)))
@@ -237,12 +237,19 @@ def test_memory_of_descendants_counts_and_they_end_with_the_worker(strict, meeti
     assert not beneath.alive()
 
 
+def test_what_a_task_is_sent_counts_before_it_begins(strict):
+    controlled("memory")
+    error = strict(1, memory_limit=LIMIT).submit(len, b"x" * (80 * MIB)).exception(60)
+    assert isinstance(error, TaskMemoryError)
+    assert error.by_kernel
+
+
 def test_limit_can_be_another_for_each_task(strict):
     controlled("memory")
     pool = strict(1, memory_limit=LIMIT)
-    assert pool.options(memory_limit=None).submit(tasks.hold_memory, 200 * MIB).result(60) == 200 * MIB
-    assert isinstance(pool.submit(tasks.hold_memory, 200 * MIB).exception(60), TaskMemoryError)
-    assert pool.options(memory_limit="300MiB").submit(tasks.hold_memory, 200 * MIB).result(60) == 200 * MIB
+    assert pool.options(memory_limit=None).submit(tasks.hold_memory, 120 * MIB).result(60) == 120 * MIB
+    assert isinstance(pool.submit(tasks.hold_memory, 120 * MIB).exception(60), TaskMemoryError)
+    assert pool.options(memory_limit="200MiB").submit(tasks.hold_memory, 120 * MIB).result(60) == 120 * MIB
 
 
 def test_limit_of_cpus_has_workers_wait(strict, measured):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import itertools
 import os
 import subprocess
@@ -16,6 +17,7 @@ from safepool._os import control_group, controllers
 from safepool._os.control_group import ControlGroup, NoControlGroupError
 from support.eventually import eventually
 from support.hosts import Program
+from support.scenes import hold_janitor
 
 pytestmark = pytest.mark.timeout(120)
 
@@ -79,22 +81,38 @@ def controller() -> str:
 
 
 @pytest.fixture
-def base(controller: str, tmp_path: Path) -> Iterator[Path]:
+def base(controller: str) -> Iterator[Path]:
     """A control group with that controller, in which nobody is."""
     above = Path(control_group.house_of_this_process()).parent
     path = above / f"test-{os.getpid()}-{threading.get_ident()}"
+    with handed_on(above, controller):
+        try:
+            path.mkdir()
+        except OSError as error:
+            pytest.skip(f"no group can be made here: {error}")
+        yield path
+        ControlGroup(str(path)).kill()
+        eventually(lambda: not ControlGroup(str(path)).is_populated)
+        for folder, _, _ in os.walk(path, topdown=False):
+            os.rmdir(folder)
+
+
+@contextlib.contextmanager
+def handed_on(above: Path, controller: str) -> Iterator[None]:
+    """Have a group hand on a controller; one test after the other on this machine, so that it is then as it was."""
+    fd = os.open(above, os.O_RDONLY)
     try:
-        (above / "cgroup.subtree_control").write_text(f"+{controller}")
-        path.mkdir()
-    except OSError as error:
-        pytest.skip(f"no group with the controller can be made here: {error}")
-    yield path
-    ControlGroup(str(path)).kill()
-    eventually(lambda: not ControlGroup(str(path)).is_populated)
-    for folder, _, _ in os.walk(path, topdown=False):
-        os.rmdir(folder)
-    with contextlib.suppress(OSError):  # another test needs it
-        (above / "cgroup.subtree_control").write_text(f"-{controller}")
+        fcntl.flock(fd, fcntl.LOCK_EX)
+        was_so = controller in words(above / "cgroup.subtree_control")
+        try:
+            (above / "cgroup.subtree_control").write_text(f"+{controller}")
+        except OSError as error:
+            pytest.skip(f"{above} cannot hand on {controller}: {error}")
+        yield
+        if not was_so:
+            (above / "cgroup.subtree_control").write_text(f"-{controller}")
+    finally:
+        os.close(fd)
 
 
 @pytest.fixture
@@ -102,7 +120,8 @@ def host(make_program: Callable[[], Program], base: Path) -> Program:
     program = make_program()
     program.run_text(HOST, str(base))
     program.rendezvous.expect("child")
-    eventually(lambda: len(members(base)) == 3)  # it, its child, its janitor, without the process that started that
+    hold_janitor(program)  # type: ignore[arg-type]  # a program has all that is asked of a host
+    eventually(lambda: len(members(base)) == 3)  # it, its child, its janitor; the process that started that has gone
     return program
 
 
@@ -152,14 +171,16 @@ def test_child_of_the_host_that_outlives_it_stays_where_it_was(host: Program, ba
 
 def test_strangers_are_not_moved_and_the_error_names_them(host: Program, base: Path, controller: str) -> None:
     with subprocess.Popen(["sleep", "901"]) as stranger:
-        ControlGroup(str(base)).take_in(stranger.pid)
-        everybody = members(base)
-        complaint = tell(host, f"have {controller}")
-        assert f"sleep 901 (pid {stranger.pid})" in complaint
-        assert "not this program's" in complaint
-        assert members(base) == everybody
-        assert not [entry for entry in base.iterdir() if entry.is_dir()]
-        stranger.kill()
+        try:
+            ControlGroup(str(base)).take_in(stranger.pid)
+            everybody = members(base)
+            complaint = tell(host, f"have {controller}")
+            assert f"sleep 901 (pid {stranger.pid})" in complaint
+            assert "not this program's" in complaint
+            assert members(base) == everybody
+            assert not [entry for entry in base.iterdir() if entry.is_dir()]
+        finally:
+            stranger.kill()
     assert tell(host, f"have {controller}") == "had"
 
 
