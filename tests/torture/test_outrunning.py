@@ -93,9 +93,10 @@ def generations(fleeting):
     return [struct.unpack("q", memory[:8])[0] for memory in fleeting.values()]
 
 
-def start_fleeting(host, fleeting, timeout):
-    """Have a task start the chains and others; prove that every chain goes on."""
-    host.submit("task", "torture.acts:start_fleeting", host.rendezvous.path, "task", list(fleeting), timeout=timeout)
+def start_fleeting(host, fleeting, end, before=()):
+    """Have a task start the chains, by this command, and others; prove that every chain goes on."""
+    arguments = (host.rendezvous.path, "task", list(fleeting), list(before))
+    host.submit("task", "torture.acts:start_fleeting", *arguments, timeout=6.0 if end == "deadline" else None)
     everybody = host.hold_reported(labels_of("task"))
     eventually(lambda: min(generations(fleeting)) > 100)
     return everybody
@@ -130,7 +131,7 @@ def test_links_that_leave_at_once_hold_up_nothing_and_harm_nobody(make_host, mea
     marker = host.open_pool()
     host.submit("neighbour", "work_then_wait", host.rendezvous.path, "neighbour", gate.path)
     neighbour = host.hold_reported(["neighbour"])["neighbour"]
-    everybody = start_fleeting(host, fleeting, 6.0 if end == "deadline" else None)
+    everybody = start_fleeting(host, fleeting, end)
     measured("life_ms", lives(fleeting))
 
     end_task(host, everybody, end)
@@ -158,6 +159,7 @@ def test_links_that_leave_at_once_hold_up_nothing_and_harm_nobody(make_host, mea
 
 @ENDS
 def test_links_that_leave_at_once_do_not_outrun_strict_containment(make_host, fleeting, end):
+    """Without an environment, and with a parent that is gone, nothing but the control group tells whose they are."""
     try:
         SafeProcessPoolExecutor(1, containment="strict").shutdown()
     except ContainmentError as error:
@@ -165,7 +167,7 @@ def test_links_that_leave_at_once_do_not_outrun_strict_containment(make_host, fl
     host = make_host(max_workers=1, reaped=True, containment="strict")
     canary = host.canary()
     host.open_pool()
-    everybody = start_fleeting(host, fleeting, 6.0 if end == "deadline" else None)
+    everybody = start_fleeting(host, fleeting, end, before=["env", "-i"])
 
     end_task(host, everybody, end)
 
