@@ -120,10 +120,10 @@ def explode(reports, label, counter):
     tasks.loop()
 
 
-def start_fleeting(reports, label, counters):
+def start_fleeting(reports, label, counters, before=()):
     """Start chains of processes of which each lives for as long as it takes to fork, some others, and hang."""
     for counter in counters:
-        descendants.leave([sys.executable, "-I", "-S", "-c", _FLEETING, counter])
+        descendants.leave([*before, sys.executable, "-I", "-S", "-c", _FLEETING, counter])
     descendants.start(descendants.KINDS, label, reports)
     report(reports, label)
     tasks.loop()
