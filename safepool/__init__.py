@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from safepool.errors import ContainmentError as ContainmentError
     from safepool.errors import EndedProcess as EndedProcess
     from safepool.errors import InitializerError as InitializerError
+    from safepool.errors import LeakError as LeakError
     from safepool.errors import LeftoverWarning as LeftoverWarning
     from safepool.errors import QueueFullError as QueueFullError
     from safepool.errors import SoftTimeoutError as SoftTimeoutError
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     from safepool.errors import TaskTimeoutError as TaskTimeoutError
     from safepool.errors import TransferError as TransferError
     from safepool.errors import WorkerDiedError as WorkerDiedError
+    from safepool.tools.leaks import no_leaks as no_leaks
 
 __version__ = "0.1.0"
 
@@ -38,6 +40,7 @@ _HOMES = {
     "ContainmentError": "safepool.errors",
     "EndedProcess": "safepool.errors",
     "InitializerError": "safepool.errors",
+    "LeakError": "safepool.errors",
     "LeftoverWarning": "safepool.errors",
     "QueueFullError": "safepool.errors",
     "SafeFuture": "safepool._pool.future",
@@ -53,6 +56,7 @@ _HOMES = {
     "get_context": "safepool.context",
     "get_reusable_executor": "safepool._pool.reusable",
     "get_worker": "safepool._worker.identity",
+    "no_leaks": "safepool.tools.leaks",
     "process": "safepool._pool.process",
 }
 
@@ -60,6 +64,7 @@ __all__ = [
     "ContainmentError",
     "EndedProcess",
     "InitializerError",
+    "LeakError",
     "LeftoverWarning",
     "QueueFullError",
     "SafeFuture",
@@ -75,6 +80,7 @@ __all__ = [
     "get_context",
     "get_reusable_executor",
     "get_worker",
+    "no_leaks",
     "process",
 ]
 

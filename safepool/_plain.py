@@ -60,8 +60,12 @@ else:
         return cls
 
     def replace(record: Any, /, **changes: Any) -> Any:
-        """Return a copy with these changes."""
-        return type(record)(**{**dict(_fields_of(record)), **changes})
+        """Return a copy with these changes; a call with a limit of its own makes one, so it had better be quick."""
+        if not changes.keys() <= record.__dict__.keys():
+            raise TypeError(f"{type(record).__qualname__} has no {(changes.keys() - record.__dict__.keys()).pop()!r}")
+        copy = object.__new__(type(record))
+        copy.__dict__.update(record.__dict__, **changes)
+        return copy
 
     def _make_init(cls: type, *, frozen: bool) -> Callable[..., None]:
         """Written out and compiled, as ``dataclasses`` does it: a task is made for every call."""

@@ -20,6 +20,7 @@ __all__ = [
     "ContainmentError",
     "EndedProcess",
     "InitializerError",
+    "LeakError",
     "LeftoverWarning",
     "QueueFullError",
     "SoftTimeoutError",
@@ -33,6 +34,16 @@ __all__ = [
 _MOST_SHOWN = 5  # ended processes that a message lists
 _MOST_COMMAND = 60  # characters of each one's command line
 _MIB = 1 << 20
+_STRICT = 'containment="strict"'
+_NEEDS_GROUP = "a control group (version 2) that this program may divide"
+_NEEDS_EITHER = (
+    f"{_NEEDS_GROUP}, or else processes that orphans come to (prctl, PR_SET_CHILD_SUBREAPER), and neither can be had"
+)
+_OTHERWISE = (
+    "The latter is refused by filters of system calls only: allow prctl. Or use "
+    'containment="standard", which misses only processes that make a session of their own and also clear their '
+    "environment."
+)
 
 # One class from Python 3.11 on; two unrelated ones before, and callers catch either.
 _Timeout: tuple[type[BaseException], ...] = tuple(dict.fromkeys((concurrent.futures.TimeoutError, TimeoutError)))
@@ -154,6 +165,7 @@ class TaskTimeoutError(_Described, *_Timeout):  # type: ignore[misc]  # mypy: ba
         stack: Python stacks of all threads of the worker at the deadline; empty if none could be had.
         ended: Processes that were ended with the worker.
         attempts: How often the task was begun, with ``retries``.
+        peak_memory: As of the future; None unless the pool measures it.
     """
 
     task: str
@@ -163,6 +175,7 @@ class TaskTimeoutError(_Described, *_Timeout):  # type: ignore[misc]  # mypy: ba
     stack: str
     ended: tuple[EndedProcess, ...]
     attempts: int
+    peak_memory: int | None
 
     def __init__(
         self,
@@ -174,6 +187,7 @@ class TaskTimeoutError(_Described, *_Timeout):  # type: ignore[misc]  # mypy: ba
         stack: str = "",
         ended: tuple[EndedProcess, ...] = (),
         attempts: int = 1,
+        peak_memory: int | None = None,
     ) -> None:
         facts = {
             "task": task,
@@ -183,8 +197,11 @@ class TaskTimeoutError(_Described, *_Timeout):  # type: ignore[misc]  # mypy: ba
             "stack": stack,
             "ended": ended,
             "attempts": attempts,
+            "peak_memory": peak_memory,
         }
         lines = [f"{task} was still running after its {timeout:g} s; worker {pid} was ended after {elapsed:.3g} s."]
+        if peak_memory is not None:
+            lines.append(f"It had held up to {peak_memory / _MIB:.0f} MiB.")
         if ended:
             lines.append(_describe_ended(ended))
         if attempts > 1:
@@ -223,18 +240,22 @@ class TaskMemoryError(_Described, MemoryError):
 
     Memory is looked at ten times a second, less often on a machine with hundreds of processes. Pages that they share
     count once, pages that others share in part; what the interpreter and the imported modules take counts, too.
+    In a pool with ``containment="strict"`` whose control groups have the memory controller the kernel sees to it: they
+    held exactly the limit, asked for more, and were killed for that (``by_kernel``), before any stack could be had.
 
     You do not get this when the task ran out of memory by itself (that is its own ``MemoryError``), or when the kernel
-    was quicker (``WorkerDiedError`` with ``oom``).
+    ended its worker for want of memory elsewhere, as on the whole machine (``WorkerDiedError`` with ``oom``).
 
     Attributes:
         task: The call, with its arguments shortened.
         pid: Process id of the worker, which is gone.
         limit: The limit in bytes.
-        used: Bytes that the worker and everything beneath it held.
+        used: Bytes that the worker and everything beneath it held; where the kernel ended it, the limit.
         elapsed: Seconds from the task's start until the worker was ended.
         stack: Python stacks of all threads of the worker at that moment; empty if none could be had.
-        ended: Processes that were ended with the worker.
+        ended: Processes that were ended with the worker; not those that the kernel had ended already.
+        peak_memory: As of the future; None unless the pool measures it.
+        by_kernel: The kernel held it to its limit, and ended it.
     """
 
     task: str
@@ -244,6 +265,8 @@ class TaskMemoryError(_Described, MemoryError):
     elapsed: float
     stack: str
     ended: tuple[EndedProcess, ...]
+    peak_memory: int | None
+    by_kernel: bool
 
     def __init__(
         self,
@@ -255,6 +278,8 @@ class TaskMemoryError(_Described, MemoryError):
         elapsed: float,
         stack: str = "",
         ended: tuple[EndedProcess, ...] = (),
+        peak_memory: int | None = None,
+        by_kernel: bool = False,
     ) -> None:
         facts = {
             "task": task,
@@ -264,10 +289,15 @@ class TaskMemoryError(_Described, MemoryError):
             "elapsed": elapsed,
             "stack": stack,
             "ended": ended,
+            "peak_memory": peak_memory,
+            "by_kernel": by_kernel,
         }
+        held, who = f"{used / _MIB:.0f} MiB", " by the kernel" if by_kernel else ""
         lines = [
-            f"{task} held {used / _MIB:.0f} MiB, above its limit of {limit / _MIB:.0f} MiB.",
-            f"Worker {pid} was ended after {elapsed:.3g} s.",
+            f"{task} held {held}, all that it may, and asked for more."
+            if by_kernel
+            else f"{task} held {held}, above its limit of {limit / _MIB:.0f} MiB.",
+            f"Worker {pid} was ended{who} after {elapsed:.3g} s.",
             _describe_ended(ended),
             "The pool goes on with a fresh worker.",
         ]
@@ -348,23 +378,55 @@ class InitializerError(_Described, BrokenProcessPool):
 
 
 class ContainmentError(_Described, RuntimeError):
-    """``containment="strict"`` was asked for, and this machine does not allow it; no pool was made.
+    """``containment="strict"`` or ``cpu_limit`` was asked for, and this machine does not allow it; no pool was made.
 
     You do not get this with ``containment="standard"``, nor once a strict pool has been made.
 
     Attributes:
         reason: What could not be done, and what the system said.
+        wanted: What was asked for.
     """
 
-    def __init__(self, *, reason: str) -> None:
+    reason: str
+    wanted: str
+
+    def __init__(self, *, reason: str, wanted: str = _STRICT) -> None:
+        is_strict = wanted == _STRICT
+        what = _NEEDS_EITHER if is_strict else _NEEDS_GROUP
+        otherwise = _OTHERWISE if is_strict else f"Or do without {wanted}."
         message = (
-            f'containment="strict" needs a control group (version 2) that this program may divide: {reason}. '
-            "Start the program with `systemd-run --user --scope -p Delegate=yes PROGRAM`; in a container, have "
-            "/sys/fs/cgroup mounted writable (Docker: --privileged, or --cgroupns=private with a writable mount). Or "
-            'use containment="standard", which misses only processes that make a session of their own and also clear '
-            "their environment."
+            f"{wanted} needs {what}: {reason}. For a control group start the program with `systemd-run --user --scope "
+            "-p Delegate=yes PROGRAM`; in a container, have /sys/fs/cgroup mounted writable (Docker: --privileged, or "
+            f"--cgroupns=private with a writable mount). {otherwise}"
         )
-        self._describe(message, {"reason": reason})
+        self._describe(message, {"reason": reason, "wanted": wanted})
+
+
+class LeakError(_Described, AssertionError):
+    """Processes that were started within a block of ``no_leaks()`` were still alive after it.
+
+    You do not get this when the block itself raised: its own exception passes on.
+
+    Attributes:
+        processes: Who was left when patience was over.
+        patience: Seconds for which those who were just leaving were waited for.
+        ended: Who was ended then, with ``end=True``; what was beneath the others is among them.
+    """
+
+    processes: tuple[EndedProcess, ...]
+    patience: float
+    ended: tuple[EndedProcess, ...]
+
+    def __init__(
+        self, *, processes: tuple[EndedProcess, ...], patience: float, ended: tuple[EndedProcess, ...] = ()
+    ) -> None:
+        one = len(processes) == 1
+        what = "1 process that was" if one else f"{len(processes)} processes that were"
+        lines = [f"{what} started within the block {'is' if one else 'are'} still alive {patience:g} s after it:"]
+        lines += [f"  {process}" for process in processes]  # each of them: what is not named cannot be looked for
+        lines.append(f"Ended: {', '.join(map(str, ended))}." if ended else "Nothing was ended: end=True would do that.")
+        facts = {"processes": processes, "patience": patience, "ended": ended}
+        self._describe("\n".join(lines), facts)
 
 
 class TransferError(_Described, BrokenProcessPool):

@@ -19,6 +19,7 @@ CHECKOUT = TESTS.parent
 PROMISED = {
     "EndedProcess",
     "InitializerError",
+    "LeakError",
     "LeftoverWarning",
     "QueueFullError",
     "SafeFuture",
@@ -34,6 +35,7 @@ PROMISED = {
     "get_context",
     "get_reusable_executor",
     "get_worker",
+    "no_leaks",
     "process",
 }
 
@@ -78,6 +80,8 @@ def test_installation_has_the_package_its_command_and_nothing_else() -> None:
     assert others <= {".."}
     assert {file.name for file in files if file.parts[0] == ".."} == {"safepool"}  # the console script
     assert "safepool/py.typed" in {file.as_posix() for file in files}
+    plugins = importlib.metadata.distribution("safepool").entry_points.select(group="pytest11")
+    assert {plugin.value for plugin in plugins} == {"safepool.tools.pytest_plugin"}
 
 
 def test_test_folders_do_not_hide_standard_modules() -> None:

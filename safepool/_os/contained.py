@@ -12,19 +12,22 @@ import signal
 import subprocess
 import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import TypeVar
+from typing import Literal, TypeVar
 
 from safepool._os import process_exit
 from safepool._os.control_group import ControlGroup, house_of_this_process, new_group
 from safepool._os.environment import snapshot
+from safepool._os.guardian import Guardian
 from safepool._os.janitor import janitor
 from safepool._os.lifeline import ArmedPipe
-from safepool._os.marker import marker_value, next_worker_marker
+from safepool._os.marker import is_sparing, marker_value, next_worker_marker
 from safepool._os.process_table import list_rows, read_row
 from safepool._os.process_tree import Leader, TreeEnding
 from safepool._os.tree_members import TreeMembers
 
-__all__ = ["ContainedProcess", "ContainedProgram", "contain", "spawn"]
+__all__ = ["ContainedProcess", "ContainedProgram", "StrictBy", "contain", "spawn"]
+
+StrictBy = Literal["group", "guardian"]  # what knows a strict worker's descendants: the kernel, or who adopts them
 
 
 class ContainedProgram:
@@ -37,18 +40,37 @@ class ContainedProgram:
     """
 
     def __init__(
-        self, leader: Leader, pidfd: int, lifeline: ArmedPipe, marker: str, group: ControlGroup | None = None
+        self,
+        leader: Leader,
+        pidfd: int,
+        lifeline: ArmedPipe,
+        marker: str,
+        group: ControlGroup | None = None,
+        guardian: Guardian | None = None,
     ) -> None:
         self.pid = leader.pid
         self.pidfd = pidfd
         self.marker = marker
-        self.members = TreeMembers(leader, f"{marker}=".encode())
+        self._spares_sessions = is_sparing(marker)
+        self.members = TreeMembers(
+            leader,
+            f"{marker}=".encode(),
+            group,
+            guardian.leader if guardian else None,
+            spares_sessions=self._spares_sessions,
+        )
         self._leader = leader
         self._lifeline = lifeline
         self._group = group
+        self._guardian = guardian
         self._lock = threading.Lock()  # between ``release`` and questions from other threads
         self._exit_status: int | None = None
-        self._slot = janitor().enter(leader)  # last: nothing fails after it
+        self._slot = janitor().enter(leader, sparing=self._spares_sessions)  # last: nothing fails after it
+
+    @property
+    def control_group(self) -> ControlGroup | None:
+        """Where the kernel keeps it and everything beneath it; None if it has no group of its own."""
+        return self._group
 
     def has_ended(self, wait: float = 0.0) -> bool:
         """Return True once the first process is dead, or dies within a (short) wait; its descendants may live."""
@@ -68,7 +90,7 @@ class ContainedProgram:
     def exit_status(self) -> int | None:
         """Return how it ended: status, or minus the signal's number; None if that cannot be known."""
         with self._lock:
-            return self._exit_status if self.pidfd < 0 else process_exit.read_exit_status(self.pidfd)
+            return self._exit_status if self.pidfd < 0 else self._read_exit_status()
 
     def send_signal(self, signum: int) -> bool:
         """Signal the first process alone; return False if it is gone."""
@@ -81,7 +103,16 @@ class ContainedProgram:
 
     def end_tree(self) -> TreeEnding:
         """Freeze the process's group; return what ends it, and everything beneath it, when the caller advances it."""
-        ending = TreeEnding([self._leader], f"{self.marker}=".encode(), self._signal_group, group=self._group)
+        if self._guardian is not None:
+            self._guardian.disarm()  # as a switch, and since it speaks of the first death
+        ending = TreeEnding(
+            [self._leader],
+            f"{self.marker}=".encode(),
+            self._signal_group,
+            group=self._group,
+            guardian=self._guardian.leader if self._guardian else None,
+            spares_sessions=self._spares_sessions,
+        )
         ending.freeze()
         return ending
 
@@ -89,19 +120,34 @@ class ContainedProgram:
         """Let go of a process whose tree is gone: reap it, close everything, strike it off the register."""
         self._lifeline.close_write()  # fires a last time: nothing is left to be hit, or it should be
         with self._lock:
-            self._exit_status = process_exit.read_exit_status(self.pidfd)
+            self._exit_status = self._read_exit_status()
             process_exit.reap(self.pidfd)
             pidfd, self.pidfd = self.pidfd, -1
             os.close(pidfd)
         self._lifeline.close_read()
         if self._group is not None:
             self._group.remove()
+        if self._guardian is not None:
+            self._guardian.release()
         janitor().strike(self._slot)
+
+    def _read_exit_status(self) -> int | None:
+        if self._guardian is not None:  # whose child it is, and not ours
+            status = self._guardian.exit_status() if process_exit.has_ended(self.pidfd) else None
+            if status is not None or self._guardian.is_alive:
+                return status
+        return process_exit.read_exit_status(self.pidfd)
+
+    def _is_pinned(self) -> bool:
+        """Return True while nobody else can be given its number: somebody has it as a child, and has not reaped it."""
+        if self._guardian is not None:
+            return self._guardian.is_alive
+        return process_exit.is_unreaped_child(self.pidfd)
 
     def _signal_group(self, leader: Leader, signum: int) -> bool:
         if process_exit.send_signal(self.pidfd, signum, group=True):
             return True
-        if process_exit.is_unreaped_child(self.pidfd):  # the number is pinned: the group is ours
+        if self._is_pinned():  # the group is ours
             try:
                 os.killpg(leader.pid, signum)
             except (ProcessLookupError, PermissionError):
@@ -122,9 +168,10 @@ class ContainedProcess(ContainedProgram):
         switch: ArmedPipe,
         marker: str,
         group: ControlGroup | None = None,
+        guardian: Guardian | None = None,
     ) -> None:
         self._switch = switch
-        super().__init__(leader, pidfd, lifeline, marker, group)
+        super().__init__(leader, pidfd, lifeline, marker, group, guardian)
 
     def read_stack(self) -> bytes:
         """Return what faulthandler has written since the last call."""
@@ -155,6 +202,8 @@ class ContainedProcess(ContainedProgram):
         Only for a process that is about to be ended: the signal interrupts system calls, and the switch is off.
         """
         self._switch.disarm()
+        if self._guardian is not None:
+            self._guardian.disarm()
         os.set_blocking(self._switch.read_fd, False)
         return self.send_signal(signum)
 
@@ -171,6 +220,9 @@ class ContainedProcess(ContainedProgram):
             lambda _leader, _signum: True,  # the group is not signalled: the process goes on
             spared=frozenset({self.pid}),
             spared_trees=frozenset(spared),
+            group=self._group,
+            guardian=self._guardian.leader if self._guardian else None,
+            spares_sessions=self._spares_sessions,
         )
 
     def release(self) -> None:
@@ -187,7 +239,8 @@ def spawn(
     environment: Mapping[str, str],
     pass_fds: Sequence[int] = (),
     *,
-    in_group: bool = False,
+    strict_by: StrictBy | None = None,
+    spares_detached: bool = False,
 ) -> ContainedProcess:
     """Start a contained process.
 
@@ -196,25 +249,33 @@ def spawn(
             the lifeline's read end and the switch's write end.
         environment: Variables that are added to ours.
         pass_fds: Further descriptors that it inherits.
-        in_group: It gets a control group of its own.
+        strict_by: Whether it gets a control group, or a guardian, of its own.
+        spares_detached: What is beneath it and has made a session of its own is left alone, whatever happens.
 
     Raises:
         OSError: It could not be started, for want of descriptors, memory, processes, or the executable.
     """
     switch = ArmedPipe()
     group: ControlGroup | None = None
+    guardian: Guardian | None = None
 
     def start(lifeline: ArmedPipe, marker: str) -> int:
-        nonlocal group
-        if in_group:
+        nonlocal group, guardian
+        line = command(lifeline.read_fd, switch.write_fd)
+        given = (lifeline.read_fd, switch.write_fd, *pass_fds)
+        variables = {**snapshot(), **environment, marker: marker_value()}
+        if strict_by == "guardian":
+            guardian = Guardian(line, variables, given, marker)
+            return guardian.worker
+        if strict_by == "group":
             janitor().note_house(house_of_this_process())
             group = new_group(marker.rpartition("_")[2])
         started = subprocess.Popen(
-            command(lifeline.read_fd, switch.write_fd),
+            line,
             stdin=subprocess.DEVNULL,
             start_new_session=True,  # atomic, before exec: setpgid from here would come too late (EACCES)
-            pass_fds=(lifeline.read_fd, switch.write_fd, *pass_fds),
-            env={**snapshot(), **environment, marker: marker_value()},
+            pass_fds=given,
+            env=variables,
         )
         started.returncode = 0  # we wait for it by pidfd: keep Popen from doing so, and from warning that it did not
         return started.pid
@@ -222,22 +283,29 @@ def spawn(
     def hold(leader: Leader, pidfd: int, lifeline: ArmedPipe, marker: str) -> ContainedProcess:
         if group is not None:
             group.take_in(leader.pid)  # long before the interpreter in it is up, and can start anything
+        if guardian is not None:
+            guardian.watch(leader.pid)
         switch.arm(leader.pid)
-        return ContainedProcess(leader, pidfd, lifeline, switch, marker, group)
+        return ContainedProcess(leader, pidfd, lifeline, switch, marker, group, guardian)
 
     try:
-        contained = contain(start, hold)
+        contained = contain(start, hold, spares_detached=spares_detached)
     except BaseException:
         switch.close()
         if group is not None:
             group.remove()
+        if guardian is not None:
+            guardian.release()
         raise
     switch.close_write()
     return contained
 
 
 def contain(
-    start: Callable[[ArmedPipe, str], int], hold: Callable[[Leader, int, ArmedPipe, str], _Contained]
+    start: Callable[[ArmedPipe, str], int],
+    hold: Callable[[Leader, int, ArmedPipe, str], _Contained],
+    *,
+    spares_detached: bool = False,
 ) -> _Contained:
     """Start something contained.
 
@@ -245,6 +313,7 @@ def contain(
         start: Starts it in a group of its own, given its lifeline and the variable that its environment is to have;
             returns its number.
         hold: Makes what stands for it, from its number and start time, its pidfd, lifeline and variable.
+        spares_detached: As of ``spawn``.
 
     Raises:
         OSError: It could not be started.
@@ -253,7 +322,7 @@ def contain(
     lifeline = ArmedPipe()
     pid: int | None = None
     try:
-        marker = next_worker_marker()
+        marker = next_worker_marker(sparing=spares_detached)
         pid = start(lifeline, marker)
         lifeline.arm(pid)
         return _hold(pid, lifeline, marker, hold)

@@ -8,6 +8,12 @@ Facts (cgroups(7), the kernel's cgroup-v2.rst): writing to ``cgroup.kill`` (Linu
 in those below it, atomically against fork. ``cgroup.freeze`` stops them likewise, and whoever is killed then dies.
 A directory can be removed when no process is left in it, zombies not counted. Without the delegation of the group,
 nobody but root may make one (EACCES, EROFS).
+
+Limits are the business of *controllers*, whose files are in a group only if the one above it hands them on
+(``controllers``). ``memory.max``: who would get above it makes the kernel look for what can be taken back (the content
+of files, above all), and if that is not enough, kill; with ``memory.oom.group`` (Linux 4.19) everybody in the group,
+and nobody else. What is swapped out does not count, so there is to be none. ``memory.events`` counts for a group and
+all below it, ``memory.events.local`` (Linux 5.2) for the group whose limit it was.
 """
 
 from __future__ import annotations
@@ -22,11 +28,20 @@ from collections.abc import Callable
 from safepool._os.features import why_not
 from safepool._os.marker import host_marker
 
-__all__ = ["ControlGroup", "NoControlGroupError", "end_house", "house_of_this_process", "make_sure", "new_group"]
+__all__ = [
+    "ControlGroup",
+    "NoControlGroupError",
+    "end_house",
+    "hand_on_from_house",
+    "house_of_this_process",
+    "make_sure",
+    "new_group",
+]
 
 _TRIES = 10  # to make a directory below one that somebody may be removing
 _PATIENCE = 5.0  # seconds for killed processes to die
 _PAUSE = 0.002  # seconds between two looks whether they have
+_PERIOD = 100_000  # microseconds in which a share of a CPU is to be used up; the kernel's own choice
 
 
 class NoControlGroupError(OSError):
@@ -78,6 +93,46 @@ class ControlGroup:
         except OSError:  # it is gone
             return False
 
+    def limit_memory(self, limit: int | None) -> bool:
+        """Let all that are here hold so many bytes together and not one more; None for any number.
+
+        Above it, the kernel ends everybody here. Not waiting for what would have to be taken back or killed at once,
+        where the kernel can do without (O_NONBLOCK, Linux 6.16): that happens when somebody asks for more.
+
+        Returns:
+            False where the kernel does not do it; what was so before is so still.
+        """
+        try:
+            _write(f"{self.path}/memory.oom.group", "1")
+            with contextlib.suppress(FileNotFoundError):  # a kernel without swap
+                _write(f"{self.path}/memory.swap.max", "max" if limit is None else "0")
+            _write(f"{self.path}/memory.max", "max" if limit is None else str(limit), os.O_NONBLOCK)
+        except OSError:
+            return False
+        return True
+
+    def limit_cpu(self, cpus: float) -> None:
+        """Let all that are here use so many CPUs' time together; who has used it up waits for the next period.
+
+        Raises:
+            OSError: The kernel does not do it.
+        """
+        _write(f"{self.path}/cpu.max", f"{round(cpus * _PERIOD)} {_PERIOD}")
+
+    @property
+    def is_exhausted(self) -> bool:
+        """True if the kernel has killed here because the limit of this very group was reached, and not one above it."""
+        everybody = self._memory_events("memory.events")
+        own = self._memory_events("memory.events.local") or everybody
+        return own.get("oom", 0) > 0 and everybody.get("oom_kill", 0) > 0
+
+    def _memory_events(self, name: str) -> dict[str, int]:
+        try:
+            with open(f"{self.path}/{name}", encoding="ascii") as file:
+                return {word: int(count) for word, count in map(str.split, file)}
+        except (OSError, ValueError):
+            return {}
+
     def remove(self) -> None:
         """Remove it, if nobody is here; and its house, if it was the last one there."""
         for folder, _, _ in os.walk(self.path, topdown=False):
@@ -99,6 +154,8 @@ def new_group(name: str) -> ControlGroup:
         try:
             with contextlib.suppress(FileExistsError):
                 os.mkdir(house)
+            for controller in _handed_on.get(host_marker(), ()):
+                _hand_on(house, controller)
             os.mkdir(path)
         except FileNotFoundError as error:  # the house was just removed with its last group
             if not tries_left:
@@ -121,6 +178,12 @@ def house_of_this_process() -> str:
     if path is None:
         path = _houses[token] = f"{_find_base()}/{token.lower()}"
     return path
+
+
+def hand_on_from_house(controller: str) -> None:
+    """Have the groups below the house made with this controller from now on, and those that are there have it, too."""
+    _handed_on.setdefault(host_marker(), set()).add(controller)
+    _hand_on(house_of_this_process(), controller)
 
 
 def make_sure() -> None:
@@ -153,6 +216,13 @@ def end_house(path: str) -> None:
 
 _houses: dict[str, str] = {}  # by the host's marker, since a forked child has one of its own
 _proven: set[str] = set()  # likewise
+_handed_on: dict[str, set[str]] = {}  # likewise: controllers that the groups of workers are to have
+
+
+def _hand_on(house: str, controller: str) -> None:
+    """Where that fails, or there is no house yet, the groups below it have no such limits, as will be seen then."""
+    with contextlib.suppress(OSError):
+        _write(f"{house}/cgroup.subtree_control", f"+{controller}")
 
 
 def _prove(group: ControlGroup) -> None:
@@ -217,8 +287,8 @@ def _wait_until(is_so: Callable[[], bool]) -> None:
         time.sleep(_PAUSE)
 
 
-def _write(path: str, content: str) -> None:
-    fd = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
+def _write(path: str, content: str, flags: int = 0) -> None:
+    fd = os.open(path, os.O_WRONLY | os.O_TRUNC | os.O_CLOEXEC | flags)
     try:
         os.write(fd, content.encode())  # one write: what follows would be another order
     finally:

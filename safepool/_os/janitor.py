@@ -50,10 +50,15 @@ class Janitor:
         self._delay = 0.0
         self._is_up = False
 
-    def enter(self, leader: Leader) -> int:
-        """Put a tree on record, with a janitor there (or on its way) to read it; return the record's slot."""
+    def enter(self, leader: Leader, *, sparing: bool = False) -> int:
+        """Put a tree on record, with a janitor there (or on its way) to read it; return the record's slot.
+
+        Args:
+            leader: Its first process.
+            sparing: Those that have made a session of their own are to be left alone.
+        """
         self.ensure()
-        return self._register.enter(leader)
+        return self._register.enter(leader, sparing=sparing)
 
     def note_house(self, path: str) -> None:
         """Have the control groups of this process ended with it."""

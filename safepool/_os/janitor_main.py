@@ -18,6 +18,7 @@ import signal
 
 from safepool._os import process_exit
 from safepool._os.control_group import end_house
+from safepool._os.controllers import step_back
 from safepool._os.features import has
 from safepool._os.process_table import read_row
 from safepool._os.process_tree import Leader, TreeEnding
@@ -41,8 +42,12 @@ def main(host: int, host_start: int, marker: str, register_fd: int, life_fd: int
     house = read_house(register_fd)
     if house:
         end_house(house)
+        step_back(house)
     # Whoever escaped may be older than every tree that is still on the register, but not than the host.
     TreeEnding(read_leaders(register_fd), f"{marker}_".encode(), _signal_group, since=host_start).run()
+    sparing = read_leaders(register_fd, sparing=True)
+    if sparing:
+        TreeEnding(sparing, b"", _signal_group, spares_sessions=True).run()
     os._exit(0)
 
 

@@ -4,6 +4,8 @@ Every contained process starts with a variable whose *name* is the marker, and i
 not a value, so that nested pools add to one another instead of overwriting. It carries no secret, and stands in the
 janitor's command line for everybody to read: a random number and a count, which open nothing. Who takes the variable
 on can only be ended by its own user, as it could be anyway; one that is older than a worker is not taken for its child.
+Where processes that have made a session of their own are to be left alone, there is an "s" behind the host's random
+number, so that they do not carry what the others are looked for by.
 Its value says who the host is, for whoever comes across the process when the host is gone (``origin``).
 
 Facts: the kernel shows the environment that a process was started with in /proc/PID/environ; ``unsetenv`` inside
@@ -18,7 +20,9 @@ import threading
 
 from safepool._os.process_table import read_row
 
-__all__ = ["host_marker", "marker_value", "namespaces", "next_worker_marker"]
+__all__ = ["host_marker", "is_sparing", "marker_value", "namespaces", "next_worker_marker"]
+
+_SPARING = "s"
 
 _lock = threading.RLock()
 _token = ""
@@ -35,9 +39,18 @@ def host_marker() -> str:
         return _token
 
 
-def next_worker_marker() -> str:
-    """Return the marker of one more contained process: the host's, then a number."""
-    return f"{host_marker()}_{next(_numbers)}"
+def next_worker_marker(*, sparing: bool = False) -> str:
+    """Return the marker of one more contained process: the host's, then a number.
+
+    Args:
+        sparing: What is beneath it and has made a session of its own is to be left alone.
+    """
+    return f"{host_marker()}{_SPARING if sparing else ''}_{next(_numbers)}"
+
+
+def is_sparing(marker: str) -> bool:
+    """Return True for the marker of one beneath which those are left alone that have made a session of their own."""
+    return marker.rpartition("_")[0].endswith(_SPARING)
 
 
 def marker_value() -> str:

@@ -5,18 +5,31 @@ Facts (proc(5)): ``statm`` gives resident pages at once; a page that several pro
 for each gigabyte. So the quick sum, which is never below the true one but for what is swapped out, decides whether the
 true one is asked for.
 
+What a process held at its highest, shared pages included, the kernel keeps by itself: ``VmHWM`` in
+proc_pid_status(5). A "5" in its ``clear_refs`` (Linux 4.0) makes what it holds now the highest. Of a tree of processes
+it keeps nothing; that of a control group (``memory.peak``) counts the content of files that somebody has read, and can
+be set back since Linux 6.12 only.
+
 Nothing tells that a tree has grown, so it is looked at again and again.
 """
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Iterable
 
-from safepool._os.process_table import have_one_memory, list_rows, memory_share_of, read_row, resident_pages_of
+from safepool._os.process_table import (
+    have_one_memory,
+    highest_size_of,
+    list_rows,
+    memory_share_of,
+    read_row,
+    resident_pages_of,
+)
 from safepool._os.tree_members import TreeMembers
 
-__all__ = ["FIRST_LOOK", "measure_trees", "pause_after", "resident_size"]
+__all__ = ["FIRST_LOOK", "forget_highest_size", "highest_size", "measure_trees", "pause_after", "resident_size"]
 
 FIRST_LOOK = 0.1  # seconds; later looks follow each other as quickly, where they cost little
 _SHARE = 10  # at most one part in so many of a core's time goes into it, on a machine full of processes, too
@@ -26,6 +39,26 @@ _PAGE = os.sysconf("SC_PAGE_SIZE")
 def resident_size(pid: int) -> int:
     """Return the bytes that the process has in memory; 0 if it is gone."""
     return resident_pages_of(pid) * _PAGE
+
+
+def forget_highest_size(pid: int) -> None:
+    """Have ``highest_size`` tell of what follows.
+
+    Raises:
+        OSError: It is gone, has made itself unreadable, or there is no descriptor.
+    """
+    fd = os.open(f"/proc/{pid}/clear_refs", os.O_WRONLY | os.O_CLOEXEC)
+    try:
+        os.write(fd, b"5")
+    finally:
+        os.close(fd)
+
+
+def highest_size(pid: int) -> int:
+    """Return the bytes that the process had in memory at its highest; 0 if it is gone, or cannot be looked at now."""
+    with contextlib.suppress(OSError):
+        return highest_size_of(pid)
+    return 0
 
 
 def pause_after(cost: float) -> float:

@@ -24,7 +24,7 @@ __all__ = ["MARK", "Fate", "Origin", "fate_of", "origins_in"]
 
 MARK = b"SAFEPOOL_"  # what every marker begins with
 
-_MARKER = re.compile(rb"(?:^|\0)(SAFEPOOL_[0-9a-f]{32})_(\d{1,18})=([^\0]*)")
+_MARKER = re.compile(rb"(?:^|\0)(SAFEPOOL_[0-9a-f]{32})(s?)_(\d{1,18})=([^\0]*)")
 _VALUE = re.compile(rb"(\d{1,10})\.(\d{1,20})\.(\d{1,20})\.(\d{1,20})")
 
 
@@ -34,6 +34,7 @@ class Origin(NamedTuple):
     token: str  # of the host
     number: int  # of the worker
     host: Leader | None  # None: it does not say, or its numbers are those of another namespace
+    is_sparing: bool = False  # it may have made a session of its own in order to be left alone
 
 
 class Fate(enum.Enum):
@@ -47,7 +48,7 @@ class Fate(enum.Enum):
 def origins_in(environment: bytes) -> list[Origin]:
     """Return what a process claims, given the environment that it was started with."""
     found = _MARKER.findall(environment)
-    return [Origin(token.decode(), int(number), _host(value)) for token, number, value in found]
+    return [Origin(token.decode(), int(number), _host(value), bool(spares)) for token, spares, number, value in found]
 
 
 def fate_of(host: Leader | None) -> Fate:

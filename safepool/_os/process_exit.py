@@ -5,6 +5,8 @@ open for as long as any descendant keeps a copy.
 
 Facts:
 * A pidfd is readable from the moment the process is dead, even when somebody else reaps it (pidfd_open(2)).
+* Asked for the number of a process that is dead and reaped, and that still names a group or session of others,
+  pidfd_open answers ESRCH, or EINVAL on older kernels (seen on Linux 6.1).
 * With SIGCHLD ignored, or when a foreign ``waitpid(-1)`` came first, ``waitid`` fails with ECHILD. The exit status
   can then be had from the pidfd itself by PIDFD_GET_INFO, where the kernel has it (Linux 6.15; probed by trying).
 
@@ -14,6 +16,7 @@ death on. All else is asked by number then, right after its start time was read 
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 import select
@@ -58,6 +61,10 @@ def open_pidfd(pid: int) -> int | None:
         return os.pidfd_open(pid)
     except ProcessLookupError:
         return None
+    except OSError as error:
+        if error.errno == errno.EINVAL:
+            return None
+        raise
 
 
 def has_ended(pidfd: int, wait: float | None = 0.0) -> bool:

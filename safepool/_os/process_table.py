@@ -25,6 +25,7 @@ __all__ = [
     "environment_of",
     "has_variable",
     "have_one_memory",
+    "highest_size_of",
     "is_alive",
     "list_pids",
     "list_rows",
@@ -121,6 +122,14 @@ def resident_pages_of(pid: int) -> int:
     """Return how many pages of memory the process has resident, shared ones included; 0 if it is gone."""
     statm = _read(f"/proc/{pid}/statm", _STAT_SIZE)
     return int(statm.split()[1]) if statm else 0
+
+
+def highest_size_of(pid: int) -> int:
+    """Return the bytes that the process had resident at its highest; 0 if it is gone, or has no memory any more."""
+    for line in _read_all(f"/proc/{pid}/status", _PIECE).splitlines():
+        if line.startswith(b"VmHWM:"):
+            return int(line.split()[1]) * 1024
+    return 0
 
 
 def memory_share_of(pid: int) -> int | None:

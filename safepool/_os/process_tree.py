@@ -11,6 +11,7 @@ The order is: freeze, list to a fixpoint, kill, confirm, list once more. Facts (
   cleared its environment and made its own session.
 * A process in the middle of ``execve`` shows neither environment nor command line (proc(5), environ_read), for an
   instant, or for as long as a busy machine keeps it waiting just then. It is looked at until it shows them.
+* An orphan is given its new parent at the parent's death, before anybody can reap that (kernel/exit.c, exit_notify).
 * A session's number is pinned while any member lives. If its leader's number shows another start time, the number
   has been taken over, and the session is no longer ours.
 
@@ -41,7 +42,7 @@ from safepool._os.process_table import (
 )
 from safepool._plain import NamedTuple
 
-__all__ = ["NO_COMMAND", "Leader", "Remains", "TreeEnding", "is_cleaner"]
+__all__ = ["NO_COMMAND", "Leader", "Remains", "TreeEnding", "has_program", "is_cleaner", "is_there"]
 
 _CLEANER_GRACE = 2.0  # seconds for clean-up processes to leave by themselves; unlinking takes them milliseconds
 _PATIENCE = 5.0  # seconds for killed processes to die: 4 GB of memory take 0.1 s, an uninterruptible sleep has no limit
@@ -56,7 +57,7 @@ NO_COMMAND = "(a process without a command line)"  # in the middle of an exec, f
 _CLEANERS = ("resource_tracker import main", "torch_shm_manager")
 
 
-def _has_program(pid: int) -> bool:
+def has_program(pid: int) -> bool:
     """Return True unless this is a thread of the kernel, or nobody we may look at."""
     if not has("proc"):
         return False
@@ -77,6 +78,12 @@ class Leader(NamedTuple):
 
     pid: int
     start: int
+
+
+def is_there(leader: Leader) -> bool:
+    """Return True while this very process has its number, be it as a corpse."""
+    row = read_row(leader.pid)
+    return row is not None and row.start == leader.start
 
 
 class Remains(NamedTuple):
@@ -102,6 +109,9 @@ class TreeEnding:
         spared_trees: The same, and those that descend from them.
         since: The start time (clock ticks) before which nobody can be a member; by default, of the first leader.
         group: The control group in which the tree lives: whoever is there is a member, whatever it has done to itself.
+            It is frozen and killed as a whole, unless a leader is spared.
+        guardian: The process to which the tree's orphans come: it is no member, and whoever descends from it is.
+        spares_sessions: Whoever is in another session than a leader is left alone: nobody gets there but by making one.
     """
 
     def __init__(
@@ -113,14 +123,21 @@ class TreeEnding:
         since: int | None = None,
         spared_trees: frozenset[int] = frozenset(),
         group: ControlGroup | None = None,
+        guardian: Leader | None = None,
+        spares_sessions: bool = False,
     ) -> None:
         self._group = group
+        self._guardian = guardian
+        self._adopter = 0  # the guardian's number, if it was there at the last look
+        self._is_stirring = False  # whether somebody left, or lost a parent, while we looked
         self._grouped: set[int] = set()  # who was there at the last look
         self._leaders = {leader.pid: leader for leader in leaders}
+        self._whole_group = None if spared & self._leaders.keys() else group
         self._marker = marker
         self._signal_group = signal_group
         self._spared = spared | {0, 1, os.getpid(), os.getppid()}
         self._spared_trees = spared_trees
+        self._spares_sessions = spares_sessions
         first = min((leader.start for leader in self._leaders.values()), default=0)
         self._since = first if since is None else since
         self._held: dict[int, _Held] = {}  # by pid: everybody found and not yet seen dead
@@ -136,8 +153,8 @@ class TreeEnding:
 
     def freeze(self) -> None:
         """Stop the leaders' groups, which takes no time to speak of; ``advance`` does the rest."""
-        if self._group is not None:
-            self._group.freeze()
+        if self._whole_group is not None:
+            self._whole_group.freeze()
         for leader in self._leaders.values():
             self._signal_group(leader, signal.SIGSTOP)
         self._retry_at = time.monotonic()
@@ -183,9 +200,9 @@ class TreeEnding:
 
     def _is_group_empty(self) -> bool:
         """Return True if nobody is left in the control group; else kill whoever has come since the last list."""
-        if self._group is None or not self._group.is_populated:
+        if self._whole_group is None or not self._whole_group.is_populated:
             return True
-        self._group.kill()
+        self._whole_group.kill()
         self._retry_at = time.monotonic() + _RETRY
         return False
 
@@ -220,6 +237,7 @@ class TreeEnding:
             for _ in range(_MOST_PASSES):
                 pids = list_pids(self._leaders)
                 self._grouped = set() if self._group is None else self._group.pids()
+                self._adopter = self._guardian.pid if self._guardian is not None and is_there(self._guardian) else 0
                 fresh, known = pids - known, pids
                 self._unknown.clear()
                 before = len(self._seen)
@@ -227,6 +245,7 @@ class TreeEnding:
                     somebody_moved |= row.session not in self._leaders
                     if row.pid not in self._held:
                         self._seize(row)
+                somebody_moved |= self._is_stirring
                 known -= self._unknown
                 if len(self._seen) > before:
                     quiet, quiet_since = 0, time.monotonic()
@@ -289,21 +308,45 @@ class TreeEnding:
 
     def _find_members(self, fresh: set[int], rows: dict[int, ProcessRow]) -> Iterator[ProcessRow]:
         """Read the fresh ones into the rows; yield those that carry the marker at once, all other members after."""
+        self._is_stirring = False
         for pid in sorted(fresh, reverse=True):
             row = read_row(pid)
-            if row is not None and row.start >= self._since:
+            if row is None:
+                self._is_stirring |= self._adopter > 0
+            elif row.start >= self._since:
                 rows[pid] = row
                 if self._is_marked(row) and not self._is_spared(row, rows):
                     yield row
-        if not fresh:
+        if self._adopter:
+            self._follow_orphans(rows)
+        elif not fresh:
             return
         ours = {pid for pid, row in rows.items() if self._is_member(row, rows)}
         for pid in with_descendants(ours, rows.values()):
             if not rows[pid].is_dead and not self._is_spared(rows[pid], rows):
                 yield rows[pid]
 
+    def _follow_orphans(self, rows: dict[int, ProcessRow]) -> None:
+        """Read those again whose parent we do not know: it may have died since, and they have come to the guardian.
+
+        1. A row is read. 2. Its process loses its parent. 3. The parent is looked for, and not found: the trace ends.
+        Who has shown the same parent twice is a stranger, whose parent is older than the tree, or hidden.
+        """
+        has_changed = True
+        while has_changed:
+            has_changed = False
+            for row in [row for row in rows.values() if row.parent not in rows and row.parent != self._adopter]:
+                now = read_row(row.pid)
+                if now is None:
+                    del rows[row.pid]
+                elif now.parent != row.parent:
+                    rows[row.pid] = now
+                else:
+                    continue
+                has_changed = self._is_stirring = True
+
     def _is_member(self, row: ProcessRow, rows: dict[int, ProcessRow]) -> bool:
-        if (row.pid, row.start) in self._seen or row.pid in self._grouped:
+        if (row.pid, row.start) in self._seen or row.pid in self._grouped or row.parent == self._adopter > 0:
             return True
         leader = self._leaders.get(row.session) or self._leaders.get(row.group)
         if leader is not None and row.start >= leader.start:
@@ -314,7 +357,7 @@ class TreeEnding:
 
     def _is_spared(self, row: ProcessRow, rows: dict[int, ProcessRow]) -> bool:
         """Return True for one of those that are not to be touched; their children may be younger than any list."""
-        if row.pid in self._spared:
+        if row.pid in self._spared or (self._spares_sessions and row.session not in self._leaders):
             return True
         above: ProcessRow | None = row if self._spared_trees else None
         while above is not None and above.pid not in self._leaders:
@@ -327,7 +370,7 @@ class TreeEnding:
         if not self._marker or row.is_dead:
             return False
         environment = environment_of(row.pid)
-        if not environment and not command_of(row.pid) and _has_program(row.pid):
+        if not environment and not command_of(row.pid) and has_program(row.pid):
             self._unknown.add(row.pid)
         return has_variable(environment, self._marker)
 
@@ -339,8 +382,8 @@ class TreeEnding:
                 self._signal_group(leader, signal.SIGKILL)
         for pid, held in self._held.items():
             process_exit.send_signal(held.pidfd, signal.SIGCONT if pid in spare else signal.SIGKILL)
-        if self._group is not None:
-            self._group.freeze(on=False)  # clean-up processes have to run
+        if self._whole_group is not None:
+            self._whole_group.freeze(on=False)  # clean-up processes have to run
         if spare and self._cleaners_until is None:
             self._cleaners_until = time.monotonic() + _CLEANER_GRACE
 

@@ -16,10 +16,12 @@ from collections.abc import Callable, Sequence
 
 from safepool._os import features, lifeline
 from safepool._os.contained import ContainedProgram, contain
+from safepool._os.control_group import ControlGroup, house_of_this_process, new_group
 from safepool._os.environment import inherited
 from safepool._os.janitor import janitor
 from safepool._os.lifeline import ArmedPipe
 from safepool._os.marker import marker_value
+from safepool._os.process_tree import Leader
 from safepool._os.signal_inbox import SignalInbox
 from safepool._os.terminal import Terminal
 
@@ -35,6 +37,7 @@ def start_program(
     *,
     new_session: bool,
     terminal: Terminal | None = None,
+    in_group: bool = False,
 ) -> ContainedProgram:
     """Start a program with our descriptors, directory, environment and signals.
 
@@ -44,21 +47,29 @@ def start_program(
         on_error: Called in the child if there is no such program; returns the status to exit with.
         new_session: It gets a session of its own, and no terminal; otherwise a group in ours.
         terminal: What it is in the foreground of before it runs, if given.
+        in_group: It gets a control group of its own, in which it is before it runs.
 
     Raises:
-        OSError: There is no room for a process or a descriptor.
+        OSError: There is no room for a process or a descriptor, or no control group to be had.
     """
     features.announce()
     janitor().ensure()
+    group: ControlGroup | None = None
 
     def start(pipe: ArmedPipe, marker: str) -> int:
+        nonlocal group
         environment = {**inherited(), marker: marker_value()}
+        if in_group:
+            janitor().note_house(house_of_this_process())
+            group = new_group(marker.rpartition("_")[2])
         pid = os.fork()
         if not pid:
             status = _NOT_INVOKED
             try:
                 _leave_group(new_session, terminal)
                 lifeline.adopt_lifeline(pipe.read_fd)
+                if group is not None:
+                    group.take_in(os.getpid())
                 inbox.restore()
                 os.execvpe(command[0], list(command), environment)  # noqa: S606  # there is to be no shell
             except OSError as error:
@@ -70,7 +81,15 @@ def start_program(
                 os.setpgid(pid, pid)  # so that a signal which comes now finds the group
         return pid
 
-    return contain(start, ContainedProgram)
+    def hold(leader: Leader, pidfd: int, pipe: ArmedPipe, marker: str) -> ContainedProgram:
+        return ContainedProgram(leader, pidfd, pipe, marker, group)
+
+    try:
+        return contain(start, hold)
+    except BaseException:
+        if group is not None:
+            group.remove()
+        raise
 
 
 def _leave_group(new_session: bool, terminal: Terminal | None) -> None:

@@ -22,6 +22,7 @@ __all__ = ["Register", "read_house", "read_leaders"]
 _RECORD = struct.Struct("=QQ")  # pid, start; zeros are a free record
 _FIRST = 1 << 12  # bytes up to the first record; no path is longer (PATH_MAX)
 _MOST_PIDS = 1 << 22  # numbers of processes are below that on every Linux
+_SPARING = 1 << 32  # added to the pid: of this tree, those that have made a session of their own are to be left alone
 
 
 class Register:
@@ -33,15 +34,21 @@ class Register:
         self._free: list[int] = []
         self._size = 0
 
-    def enter(self, leader: Leader) -> int:
-        """Record a tree; return the slot to strike out later."""
+    def enter(self, leader: Leader, *, sparing: bool = False) -> int:
+        """Record a tree; return the slot to strike out later.
+
+        Args:
+            leader: Its first process.
+            sparing: Those that have made a session of their own are to be left alone.
+        """
         with self._lock:
             if self._free:
                 slot = self._free.pop()
             else:
                 slot = self._size
                 self._size += 1
-            os.pwrite(self.fd, _RECORD.pack(*leader), _place_of(slot))
+            pid = leader.pid | (_SPARING if sparing else 0)
+            os.pwrite(self.fd, _RECORD.pack(pid, leader.start), _place_of(slot))
         return slot
 
     def note_house(self, path: str) -> None:
@@ -60,12 +67,15 @@ def read_house(fd: int) -> str:
     return os.fsdecode(os.pread(fd, _FIRST, 0).partition(b"\0")[0])
 
 
-def read_leaders(fd: int) -> list[Leader]:
-    """Return the trees that are on record."""
+def read_leaders(fd: int, *, sparing: bool = False) -> list[Leader]:
+    """Return the trees that are on record: those to be ended whole, or those in which some are to be left alone."""
     size = max(0, os.fstat(fd).st_size - _FIRST)
     content = os.pread(fd, size, _FIRST)
     whole = len(content) - len(content) % _RECORD.size
-    return [Leader(pid, start) for pid, start in _RECORD.iter_unpack(content[:whole]) if 0 < pid <= _MOST_PIDS]
+    flag = _SPARING if sparing else 0
+    return [
+        Leader(pid ^ flag, start) for pid, start in _RECORD.iter_unpack(content[:whole]) if 0 < pid ^ flag <= _MOST_PIDS
+    ]
 
 
 def _place_of(slot: int) -> int:

@@ -106,6 +106,7 @@ class Answers:
         if largest is not None:
             with contextlib.suppress(OSError):  # no descriptor to look with: after the next task is soon enough
                 worker.is_outgrown = resident_size(worker.contained.pid) > largest
+        worker.note_peak()
         quick: list[tuple[Task, Frame]] = []
         values: list[tuple[Outcomes, int, list[Frame]]] = []
         if not _is_answered(worker):

@@ -19,7 +19,9 @@ __all__ = [
     "check_callable",
     "check_choice",
     "check_count",
+    "check_cpus",
     "check_environment",
+    "check_flag",
     "check_number",
     "check_proc",
     "check_reducers",
@@ -36,6 +38,8 @@ _FACTORS: dict[str | None, int] = {
     **{prefix: 1000**power for power, prefix in enumerate("KMGT", 1)},
     **{f"{prefix}i": 1024**power for power, prefix in enumerate("KMGT", 1)},
 }
+_LEAST_CPUS = 0.01  # the kernel gives no less than 1 of 100 milliseconds
+_MOST_CPUS = 1 << 20
 _LEAST_SIZE = 32 << 20  # bytes; a worker that has imported nothing of the user's holds about 16 MiB
 
 # Built into pickle: it looks no further, and a reducer for them would wait to be asked for ever.
@@ -63,6 +67,22 @@ def check_seconds(name: str, value: float | None, *, allow_zero: bool = False) -
         wanted = "zero or more" if allow_zero else "above zero (None for no limit)"
         raise ValueError(f"{name} must be a finite number of seconds, {wanted}, not {value!r}")
     return seconds
+
+
+def check_cpus(name: str, value: float | None) -> float | None:
+    """Return a share of the machine's CPUs as a float, or None for no limit.
+
+    Raises:
+        TypeError: It is not a number.
+        ValueError: It is less than a hundredth of a CPU, or no finite number.
+    """
+    if value is None:
+        return None
+    if isinstance(value, bool) or not isinstance(value, Real):
+        raise TypeError(f"{name} must be a number of CPUs or None, not {value!r}")
+    if not _LEAST_CPUS <= value <= _MOST_CPUS:  # what is no number is neither
+        raise ValueError(f"{name} must be {_LEAST_CPUS:g} CPUs or more (None for no limit), not {value!r}")
+    return float(value)
 
 
 def check_size(name: str, value: int | str | None) -> int | None:
@@ -165,6 +185,17 @@ def check_choice(name: str, value: Any, choices: tuple[Any, ...]) -> Any:
     """
     if value not in choices:
         raise ValueError(f"{name} must be one of {', '.join(map(repr, choices))}, not {value!r}")
+    return value
+
+
+def check_flag(name: str, value: bool) -> bool:
+    """Return True or False.
+
+    Raises:
+        TypeError: It is neither.
+    """
+    if not isinstance(value, bool):
+        raise TypeError(f"{name} must be True or False, not {value!r}")
     return value
 
 

@@ -32,7 +32,10 @@ __all__ = ["Endings", "part"]
 
 _log = logging.getLogger("safepool")
 
-_MOST_PUT_BACKS = 3  # a task that never seems to begin may be hiding that it does
+# A task that never seems to begin may be hiding that it does, or end whoever unpickles it: ten workers are what it may
+# cost. Four are not enough. With a hundred kills a second at random, and eight processes for each core, one task lost
+# as many in a row: a fresh worker has the task's module to import, and is struck again before it is done.
+_MOST_PUT_BACKS = 9
 
 
 class Endings:
@@ -68,6 +71,7 @@ class Endings:
         with self._lock:
             worker.failed_boot = worker.state is WorkerState.STARTING
             worker.ended_at = time.monotonic()
+            worker.note_peak()
             worker.move(WorkerState.ENDING)
             worker.stuck_at = None
             self._state.drop_idle(worker)
@@ -120,6 +124,7 @@ class Endings:
         worker.ahead.clear()
         worker.task = tasks[-1] if tasks else None
         obituary = self._write_obituary(worker)
+        _blame_limit(worker)
         self._watch.drop_all(worker)
         worker.contained.release()
         worker.channel.close()
@@ -173,6 +178,7 @@ class Endings:
             elapsed=None if begun is None else max(0.0, worker.ended_at - begun),  # as the worker says
             stack=worker.stack.decode(errors="replace"),
             oom=_oom_since(worker.oom_kills),
+            peak=worker.peak or None,
         )
 
     def _runs_once_more(self, worker: Worker, task: Task) -> bool:
@@ -192,6 +198,17 @@ def _report_survivors(worker: Worker, survivors: list[int]) -> None:
         _log.warning("of worker %d's tree these would not die: %s", worker.contained.pid, survivors)
 
 
+def _blame_limit(worker: Worker) -> None:
+    """If the kernel has ended it for its task's limit of memory, that is what its task is told.
+
+    Also of one that has not begun, but has been taken by the worker: what it was sent counts, too.
+    """
+    group = worker.contained.control_group
+    if worker.cap is not None and worker.verdict is None and group is not None and group.is_exhausted:
+        worker.is_unwanted = True  # it would only grow again
+        worker.verdict = partial(outcomes.exhausted, worker.cap)
+
+
 def part(worker: Worker, task: Task, begun: float | None) -> None:
     """The task's run is over, one way or another; with the pool's lock held."""
     task.state = TaskState.SETTLED
@@ -199,6 +216,8 @@ def part(worker: Worker, task: Task, begun: float | None) -> None:
     future._started_at = begun
     future._worker = None
     future._attempts = task.attempts
+    if worker.peak:
+        future.peak_memory = worker.peak
     task.loan = None
     future._task = None  # no cycle: a result must go when the last reference to its future does
     worker.task = None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import multiprocessing
 import multiprocessing.context
 import threading
@@ -12,7 +13,10 @@ from functools import partial
 from types import TracebackType
 from typing import Any, Literal, ParamSpec, TypeVar, get_args, overload
 
-from safepool._os import control_group, features
+from safepool._os import control_group, features, guardian
+from safepool._os.contained import StrictBy
+from safepool._os.controllers import have_controller
+from safepool._os.janitor import janitor
 from safepool._plain import replace
 from safepool._pool.bundling import Bundling
 from safepool._pool.cpus import cpu_count
@@ -20,7 +24,9 @@ from safepool._pool.door import (
     check_callable,
     check_choice,
     check_count,
+    check_cpus,
     check_environment,
+    check_flag,
     check_number,
     check_proc,
     check_reducers,
@@ -47,11 +53,16 @@ __all__ = ["PoolView", "SafeProcessPoolExecutor"]
 P = ParamSpec("P")
 T = TypeVar("T")
 
+_log = logging.getLogger("safepool")
+
 _MOST_LENT = 64  # segments; each takes two descriptors
+
+_told: set[str] = set()  # why the kernel does not see to limits: said once
 
 OnError = Literal["wait", "cancel", "kill"]
 WhenFull = Literal["block", "raise"]
 Containment = Literal["standard", "strict"]
+Detached = Literal["end", "spare"]
 
 
 class SafeProcessPoolExecutor(MappingExecutor, ProcessPoolExecutor):
@@ -85,7 +96,13 @@ class SafeProcessPoolExecutor(MappingExecutor, ProcessPoolExecutor):
             order; less than ``task_timeout``. None for never.
         memory_limit: Bytes that a task may hold, with its worker's interpreter and every process it has started, as a
             number or as text with a unit ("2GiB"). It is looked at ten times a second while the task runs; above it,
-            the task is ended and its future raises ``TaskMemoryError``. None for no limit.
+            the task is ended and its future raises ``TaskMemoryError``. With ``containment="strict"`` the kernel sees
+            to it, where it can, so that it is never exceeded. None for no limit.
+        cpu_limit: CPUs whose time each worker may use with everything that it has started, such as 1.5: the kernel
+            has it wait when it has used up its share of a tenth of a second. Needs ``containment="strict"``. None for
+            no limit.
+        measure_memory: Measure what each task holds at its highest (``future.peak_memory``). Costs a task some 30
+            microseconds, and that none is sent ahead to a worker that is busy.
         max_worker_memory: Bytes that a worker itself may hold between two tasks; one that holds more is replaced by a
             fresh one, as after ``max_tasks_per_child``. None for no limit.
         finalizer: Called in a worker before it leaves in order: at the end of the pool, when it is worn, when it has
@@ -98,9 +115,14 @@ class SafeProcessPoolExecutor(MappingExecutor, ProcessPoolExecutor):
         leftovers: What becomes of processes that a task has left running when it came to its end by itself: "keep"
             them until the worker leaves, "warn" of them (``LeftoverWarning``, and ``future.leftovers``), or "end" them
             before the future is settled. Those that the initializer has started are left alone.
-        containment: "strict" gives each worker a control group (version 2) of its own, in which the kernel keeps
-            whatever a task starts, so that also processes are ended that make a session of their own and clear their
-            environment. It needs a control group that this program may divide. "standard" needs nothing.
+        containment: "strict" ends also processes that make a session of their own and clear their environment. Each
+            worker has a control group (version 2) of its own, in which the kernel keeps whatever a task starts, if this
+            program may divide its own; else a small process above it, to which every orphan comes. "standard" does
+            without either.
+        detached: What becomes of a process that has made a session of its own (``setsid``, ``start_new_session=True``):
+            "end" it with its worker as any other, wherever it went, or "spare" it, whatever happens to worker and
+            host, with all that it starts: the way to leave something running on purpose. What stays in the worker's
+            session is ended all the same. Not with ``containment="strict"``.
         on_error: What the ``with`` block does when an exception leaves it: "wait" for all work, as the standard
             library does, "cancel" what has not started, or "kill" what runs, too.
         env: Environment variables of the workers, in addition to the host's.
@@ -118,6 +140,10 @@ class SafeProcessPoolExecutor(MappingExecutor, ProcessPoolExecutor):
         RuntimeError: The main module is being imported by a worker: the script lacks ``if __name__ == "__main__"``.
             Or something is asked for that needs /proc (a limit of memory, an eye on leftovers), and there is none.
         ContainmentError: Strict containment cannot be had here; the message says why, and how to get it.
+
+    Attributes:
+        strict_by: What keeps strict containment in this pool: a control "group" or a "guardian" for each worker. None
+            where containment is standard.
     """
 
     __module__ = "safepool"
@@ -138,6 +164,8 @@ class SafeProcessPoolExecutor(MappingExecutor, ProcessPoolExecutor):
         idle_timeout: float | None = None,
         soft_timeout: float | None = None,
         memory_limit: int | str | None = None,
+        cpu_limit: float | None = None,
+        measure_memory: bool = False,
         max_worker_memory: int | str | None = None,
         finalizer: Callable[..., object] | None = None,
         finalargs: tuple[Any, ...] = (),
@@ -146,6 +174,7 @@ class SafeProcessPoolExecutor(MappingExecutor, ProcessPoolExecutor):
         when_full: WhenFull = "block",
         leftovers: LeftoversPolicy = "keep",
         containment: Containment = "standard",
+        detached: Detached = "end",
         on_error: OnError = "wait",
         env: Mapping[str, str] | None = None,
         job_reducers: Mapping[type[Any], Callable[[Any], Any]] | None = None,
@@ -175,6 +204,7 @@ class SafeProcessPoolExecutor(MappingExecutor, ProcessPoolExecutor):
         )
         outfit, fds = _pickle_outfit(reducers, *calls, dumps)
         limits = thread_limits(check_count("inner_max_num_threads", inner_max_num_threads))
+        self.strict_by: StrictBy | None = _strict_by(containment)
         lender = Lender(_MOST_LENT)
         settings = Settings(
             max_tasks_per_child=check_count("max_tasks_per_child", max_tasks_per_child),
@@ -188,12 +218,17 @@ class SafeProcessPoolExecutor(MappingExecutor, ProcessPoolExecutor):
             max_pending=check_count("max_pending", max_pending),
             when_full=check_choice("when_full", when_full, get_args(WhenFull)),
             leftovers=_check_leftovers(leftovers),
-            is_strict=_is_strict(containment),
+            strict_by=self.strict_by,
+            spares_detached=_spares_detached(detached, is_strict=self.strict_by is not None),
+            cpu_limit=_check_cpu_limit(cpu_limit, is_strict=self.strict_by is not None),
+            measures_memory=check_flag("measure_memory", measure_memory),
             outfit=outfit,
             inherited_fds=fds,
             lender=lender,
             pickler=CallPickler(dumps, preparation.imports_main, packers, lender),
         )
+        _have_cpu_controller(settings)
+        self._have_memory_controller(self._terms)
         self._pool = Pool(settings, size, preparation, calls)
         self._finalizer = weakref.finalize(self, self._pool.abandon)
         self._finalizer.atexit = False  # the exit of the interpreter is the pools' own business
@@ -345,11 +380,19 @@ class SafeProcessPoolExecutor(MappingExecutor, ProcessPoolExecutor):
             self._pool.join()
             raise
 
+    def _have_memory_controller(self, terms: Terms) -> None:
+        """Have the kernel see to limits of memory in a strict pool; where it cannot, say so, and look at them."""
+        if self.strict_by == "group" and terms.memory_limit is not None:
+            reason = _have_controller("memory")
+            if reason and reason not in _told:
+                _told.add(reason)
+                _log.warning("memory limits are looked at ten times a second, since the kernel cannot: %s", reason)
+
     def _terms_within(self, timeout: float | None) -> Terms:
         """Return the pool's terms with another limit; most calls that have one have the same one as the call before."""
         last = self._last_terms
         if type(timeout) not in (int, float) or timeout != last.timeout:
-            last = self._last_terms = replace(self._terms, timeout=self._limit(timeout))
+            last = self._last_terms = check_terms(self._terms, task_timeout=timeout)
         return last
 
     def _bundling(self, timeout: Any, fn: Callable[..., Any]) -> Bundling | None:
@@ -398,7 +441,9 @@ class PoolView(MappingExecutor):
             "priority": priority,
         }
         changes = {name: value for name, value in given.items() if value is not DEFAULT}
-        return PoolView(self._executor, check_terms(self._terms, **changes))
+        terms = check_terms(self._terms, **changes)
+        self._executor._have_memory_controller(terms)
+        return PoolView(self._executor, terms)
 
     def submit(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> SafeFuture[T]:
         """Have a worker call ``fn(*args, **kwargs)`` on this view's terms; return its future."""
@@ -436,14 +481,55 @@ def _check_leftovers(leftovers: LeftoversPolicy) -> LeftoversPolicy:
     return policy
 
 
-def _is_strict(containment: Containment) -> bool:
+def _strict_by(containment: Containment) -> StrictBy | None:
+    """Choose what keeps containment: a control group costs nothing but the right to make it."""
     if check_choice("containment", containment, get_args(Containment)) == "standard":
-        return False
+        return None
     try:
         control_group.make_sure()
-    except OSError as error:
-        raise ContainmentError(reason=str(error)) from error
+    except OSError as no_group:
+        try:
+            guardian.make_sure()
+        except OSError as error:
+            raise ContainmentError(reason=f"{no_group}; {error}") from error
+        return "guardian"
+    return "group"
+
+
+def _spares_detached(detached: Detached, *, is_strict: bool) -> bool:
+    if check_choice("detached", detached, get_args(Detached)) == "end":
+        return False
+    if is_strict:
+        raise ValueError("detached must not be 'spare' with containment=\"strict\", which spares nobody")
     return True
+
+
+def _check_cpu_limit(cpu_limit: float | None, *, is_strict: bool) -> float | None:
+    cpus = check_cpus("cpu_limit", cpu_limit)
+    if cpus is None:
+        return None
+    if not is_strict:
+        raise ValueError(f'cpu_limit needs containment="strict", without which it cannot be {cpu_limit!r}')
+    return cpus
+
+
+def _have_cpu_controller(settings: Settings) -> None:
+    if settings.cpu_limit is None:
+        return
+    reason = _have_controller("cpu") if settings.strict_by == "group" else "workers have guardians here, and no group"
+    if reason:
+        raise ContainmentError(reason=reason, wanted="cpu_limit")
+
+
+def _have_controller(name: str) -> str:
+    """Have the control groups of workers made with this controller; return why that cannot be, or nothing."""
+    try:
+        have_controller(name)
+        janitor().note_house(control_group.house_of_this_process())
+        janitor().ensure()  # which undoes it in the end
+    except OSError as error:
+        return str(error)
+    return ""
 
 
 def _check_exit_timeout(exit_timeout: float) -> float:

@@ -155,6 +155,8 @@ class Feeding:
     def _send(self, worker: Worker, tasks: list[Task]) -> bool:
         if not tasks:
             return True
+        if tasks[0] is worker.task:
+            self._limits.prepare(worker)
         for task in tasks:
             if task.loan is not None:
                 worker.channel.lend(task.loan)

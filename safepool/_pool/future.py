@@ -66,12 +66,16 @@ class SafeFuture(Future[T]):
         started_at: The instant (``time.monotonic`` seconds) at which the worker began with it; None before.
         leftovers: Processes that the task had left running when it came to its end by itself; looked for only in a pool
             with ``leftovers="warn"``, or "end", in which they are ended before the future is settled.
+        peak_memory: Bytes that the worker and everything beneath it held at the highest while the task ran, as far as
+            was seen; measured only in a pool with ``measure_memory=True``. None before the task is over, and where
+            nothing could be measured.
     """
 
     __module__ = "safepool"
 
     pid: int | None = None
     leftovers: tuple[EndedProcess, ...] = ()
+    peak_memory: int | None = None
     _attempts: int = 0
     _started_at: float | None = None
     _pool: Pool | None = None

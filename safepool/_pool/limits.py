@@ -6,7 +6,8 @@ At a deadline, in this order (each step an entry in ``worker.WorkerState``):
 3. ENDING: see ``endings``.
 
 Memory is the one thing here that has to be looked at again and again, as long as a task runs that has a limit: no
-kernel tells that a tree of processes has grown, but for a control group, which few programs may make.
+kernel tells that a tree of processes has grown. Where the worker has a control group with the controller for it, the
+kernel itself sees to the limit, and there is nothing to look at; the worker then dies of it (``endings``).
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Protocol
 
-from safepool._os.memory import FIRST_LOOK, measure_trees, pause_after
+from safepool._os.memory import FIRST_LOOK, forget_highest_size, measure_trees, pause_after
 from safepool._pool import outcomes
 from safepool._pool.state import PoolState
 from safepool._pool.task import Task
@@ -75,8 +76,32 @@ class Limits:
         worker.has_news = True
         limit = _current_limit(worker)
         worker.due = None if limit is None else min(now, worker.begun_at() or now) + limit
-        if worker.task.terms.memory_limit is not None and self._state.measure_at is None:
+        is_measured = self._state.settings.measures_memory
+        worker.peak = 0 if is_measured else None
+        if (is_measured or worker.task.terms.memory_limit is not None) and self._state.measure_at is None:
             self._state.measure_at = worker.handed + FIRST_LOOK
+
+    def prepare(self, worker: Worker) -> None:
+        """It is idle, and is about to be sent a task: tell the kernel first, since it begins at once.
+
+        Tasks that are sent ahead have the limit of the one before (``PoolState.room_ahead``), and are not measured.
+        """
+        assert worker.task is not None
+        limit, group = worker.task.terms.memory_limit, worker.contained.control_group
+        if limit != worker.cap and group is not None and group.limit_memory(limit):
+            worker.cap = limit
+        if worker.peak is not None:
+            try:
+                forget_highest_size(worker.contained.pid)
+            except OSError:  # what it has held before would be taken for the task's
+                worker.peak = None
+
+    def _is_looked_at(self, worker: Worker) -> bool:
+        """Return True for one whose task has a limit that the kernel does not see to, or is to be measured."""
+        if worker.state is not WorkerState.BUSY or worker.task is None:
+            return False
+        limit = worker.task.terms.memory_limit
+        return worker.peak is not None or (limit is not None and limit != worker.cap)
 
     def warn(self, worker: Worker) -> None:
         """Past the soft timeout: have the worker raise ``SoftTimeoutError`` in the task."""
@@ -115,22 +140,22 @@ class Limits:
         worker.move(WorkerState.STOPPING, time.monotonic() + worker.grace)
 
     def measure(self) -> None:
-        """Look at the memory of everybody whose task has a limit."""
-        limited = [
-            (worker, worker.task.terms.memory_limit)
-            for worker in self._state.workers.values()
-            if worker.state is WorkerState.BUSY and worker.task and worker.task.terms.memory_limit is not None
-        ]
+        """Look at the memory of everybody whose task has a limit, or is to be measured."""
+        workers = [worker for worker in self._state.workers.values() if self._is_looked_at(worker)]
         began = time.thread_time()  # what a look costs, not for how long this thread was kept from it
-        if not limited:
+        if not workers:
             self._state.measure_at = None
             return
+        for worker in workers:
+            worker.note_peak()
         try:
-            sizes = measure_trees([(worker.contained.members, limit) for worker, limit in limited])
+            sizes = measure_trees([(worker.contained.members, _rough_up_to(worker)) for worker in workers])
         except OSError:  # no descriptor to be had: the next look is soon enough
             sizes = []
-        for (worker, limit), size in zip(limited, sizes, strict=False):
-            if size > limit:
+        for worker, size in zip(workers, sizes, strict=False):
+            worker.note_peak(size)
+            limit = _memory_limit(worker)
+            if limit is not None and size > limit:
                 task = worker.task
                 self._take_back(worker, but=task)
                 self._read(worker)
@@ -166,6 +191,7 @@ class Limits:
 
     def _condemn(self, worker: Worker, verdict: Verdict, grace: float) -> None:
         now = time.monotonic()
+        worker.note_peak()  # now: once it is dead, it has no memory to tell of
         worker.verdict, worker.grace = verdict, grace
         worker.dump_deadline = now + _DUMP_LIMIT
         worker.move(WorkerState.DUMPING, worker.dump_deadline)
@@ -189,6 +215,21 @@ def _is_overdue(worker: Worker) -> bool:
         return False
     worker.due = _deadline(worker)
     return worker.due is not None and worker.due <= time.monotonic()
+
+
+def _memory_limit(worker: Worker) -> int | None:
+    """Return the bytes that its task may hold, if we have to see to that."""
+    limit = None if worker.task is None else worker.task.terms.memory_limit
+    return None if limit == worker.cap else limit
+
+
+def _rough_up_to(worker: Worker) -> int:
+    """Return the bytes up to which a rough figure of its tree, which is never too low, is good enough.
+
+    That is the limit; and what has been seen already, since only more than that would be news.
+    """
+    sizes = [size for size in (_memory_limit(worker), worker.peak) if size is not None]
+    return min(sizes)
 
 
 def _current_limit(worker: Worker) -> float | None:

@@ -37,6 +37,7 @@ __all__ = [
     "copy_of",
     "died",
     "died_while_starting",
+    "exhausted",
     "fail",
     "killed",
     "line_of",
@@ -207,6 +208,21 @@ def timed_out(task: Task, end: Obituary) -> BaseException:
         stack=end.stack,
         ended=end.ended,
         attempts=task.attempts,
+        peak_memory=end.peak,
+    )
+
+
+def exhausted(limit: int, task: Task, end: Obituary) -> BaseException:
+    """The task and what it had started held all the memory that they may, asked for more, and were ended for that."""
+    return TaskMemoryError(
+        task=task.describe(),
+        pid=end.pid,
+        limit=limit,
+        used=limit,
+        elapsed=end.elapsed or 0.0,
+        ended=end.ended,
+        peak_memory=end.peak,
+        by_kernel=True,
     )
 
 
@@ -220,6 +236,7 @@ def outgrown(limit: int, used: int, task: Task, end: Obituary) -> BaseException:
         elapsed=end.elapsed or 0.0,
         stack=end.stack,
         ended=end.ended,
+        peak_memory=end.peak,
     )
 
 

@@ -13,6 +13,7 @@ import threading
 import time
 from functools import partial
 
+from safepool._os.contained import ContainedProcess
 from safepool._os.oom import oom_kill_count
 from safepool._os.wakeup import Wakeup
 from safepool._pool import outcomes
@@ -113,8 +114,12 @@ class Staff:
                     self._preparation,
                     settings.environment,
                     (*fds, *settings.inherited_fds),
-                    in_group=settings.is_strict,
+                    strict_by=settings.strict_by,
+                    spares_detached=settings.spares_detached,
                 )
+            undo.callback(_end, contained)
+            if settings.cpu_limit is not None:
+                _limit_cpu(contained, settings.cpu_limit)
             record.assign(contained.pid)
             record.close()
             undo.pop_all()
@@ -157,3 +162,15 @@ class Staff:
         for task in stranded:
             outcomes.fail(task, partial(outcomes.copy_of, broken))
         self._wakeup.set()
+
+
+def _limit_cpu(contained: ContainedProcess, cpus: float) -> None:
+    group = contained.control_group
+    if group is None:
+        raise OSError("the worker has no control group, and so no limit of CPU time")
+    group.limit_cpu(cpus)
+
+
+def _end(contained: ContainedProcess) -> None:
+    contained.end_tree().run()
+    contained.release()

@@ -15,6 +15,7 @@ import time
 from concurrent.futures.process import BrokenProcessPool
 from operator import itemgetter
 
+from safepool._os.contained import StrictBy
 from safepool._plain import NamedTuple, dataclass, field
 from safepool._pool.bundle import Bundle
 from safepool._pool.lanes import Lanes
@@ -46,7 +47,10 @@ class Settings:
     max_pending: int | None
     when_full: str
     leftovers: str
-    is_strict: bool
+    strict_by: StrictBy | None  # None: containment is standard
+    spares_detached: bool
+    cpu_limit: float | None
+    measures_memory: bool
     environment: dict[str, str]
     outfit: bytes  # pickled: reducers of results, initializer, finalizer; empty for none of them
     inherited_fds: tuple[int, ...]
@@ -56,11 +60,11 @@ class Settings:
     @property
     def sends_ahead(self) -> bool:
         """True if a worker may go on to its next task without being looked at in between."""
-        return self.leftovers == "keep" and self.max_worker_memory is None
+        return self.leftovers == "keep" and self.max_worker_memory is None and not self.measures_memory
 
     def is_measured(self, terms: Terms) -> bool:
         """True if it matters how much memory the worker of such a task holds: then it is to hold none for later."""
-        return terms.memory_limit is not None or self.max_worker_memory is not None
+        return terms.memory_limit is not None or self.max_worker_memory is not None or self.measures_memory
 
     def lends_for(self, terms: Terms) -> bool:
         """True if large arguments of such a task may be lent: whatever it does to them, nobody needs them again."""
@@ -92,7 +96,8 @@ class PoolState:
     closing: bool = False
     kill_reason: str | None = None
     kill_at: float | None = None
-    measure_at: float | None = None  # when to look at memory, while tasks run that have a limit
+    measure_at: float | None = None  # when to look at memory, while tasks run that call for it
+    caps: set[int | None] = field(default_factory=set)  # limits of memory that tasks of a strict pool have had so far
     places: set[int] = field(default_factory=set)  # numbers of tasks that count as pending, if there is a limit
     abandoned: bool = False  # the executor was collected; set without the lock, by the garbage collector
     failed_boots: int = 0  # in a row
@@ -103,6 +108,8 @@ class PoolState:
 
     def enqueue(self, *tasks: Task) -> None:
         """Put tasks at the end of the queue."""
+        if self.settings.strict_by == "group":
+            self.caps.update(task.terms.memory_limit for task in tasks)
         self.waiting.extend(tasks)
         self.waiting_count += sum(task.size for task in tasks)
 
@@ -193,8 +200,8 @@ class PoolState:
         return 1 + max(0, min(self._most_ahead(worker), self._share()) - 1)
 
     def _most_ahead(self, worker: Worker) -> int:
-        if worker.pace is None or not self.settings.sends_ahead:
-            return 0
+        if worker.pace is None or not self.settings.sends_ahead or len(self.caps) > 1:
+            return 0  # the last: the kernel is told of a limit before its task is sent
         most = min(_MOST_AHEAD, int(_AHEAD / max(worker.pace, 1e-6)))
         if self.settings.max_tasks_per_child is not None:
             most = min(most, self.settings.max_tasks_per_child - worker.runs + worker.calls_ahead)

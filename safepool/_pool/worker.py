@@ -10,6 +10,7 @@ from collections import deque
 from collections.abc import Callable
 
 from safepool._os.contained import ContainedProcess
+from safepool._os.memory import highest_size
 from safepool._os.process_tree import TreeEnding
 from safepool._plain import dataclass, field
 from safepool._pool.task import Task
@@ -63,6 +64,7 @@ class Obituary:
     elapsed: float | None
     stack: str
     oom: bool | None
+    peak: int | None
 
 
 Verdict = Callable[[Task, Obituary], BaseException]  # why a worker was ended, as the error its task gets
@@ -95,6 +97,8 @@ class Worker:
     dump_deadline: float = 0.0
     ended_at: float = 0.0
     runs: int = 0  # tasks given to it so far
+    cap: int | None = None  # bytes to which the kernel holds it and what is beneath it; None for no such limit
+    peak: int | None = None  # bytes that its tree held at the highest since its task began, as far as was seen
     is_outgrown: bool = False  # it has become larger than a worker may be between two tasks
     undelivered: int = 0  # results of its that the host has not unpickled yet: until then it must not leave
     failed_boot: bool = False  # it came to its end before it was ready
@@ -113,6 +117,11 @@ class Worker:
     def begun_at(self) -> float | None:
         """Return when its task began; None if it has not begun, or there is none."""
         return None if self.task is None else self.record.begun_at(self.task.number)
+
+    def note_peak(self, size: int | None = None) -> None:
+        """Take note of what its tree holds; without a size, of what itself has held since its task began."""
+        if self.peak is not None:  # else nobody wants to know, or can
+            self.peak = max(self.peak, highest_size(self.contained.pid) if size is None else size)
 
     @property
     def is_ending(self) -> bool:

@@ -17,7 +17,7 @@ from multiprocessing.process import ORIGINAL_DIR, BaseProcess  # type: ignore[at
 from multiprocessing.reduction import ForkingPickler
 from typing import Any
 
-from safepool._os.contained import ContainedProcess
+from safepool._os.contained import ContainedProcess, StrictBy
 from safepool._os.contained import spawn as spawn_contained
 from safepool._os.janitor import PACKAGE_ROOT
 from safepool._os.memory_file import new_memory_file
@@ -104,9 +104,10 @@ def launch(
     environment: Mapping[str, str],
     pass_fds: Sequence[int] = (),
     *,
-    in_group: bool = False,
+    strict_by: StrictBy | None = None,
+    spares_detached: bool = False,
 ) -> ContainedProcess:
-    """Start a contained process that runs this process object, in a control group of its own if that is asked for.
+    """Start a contained process that runs this process object; the last two arguments as of ``contained.spawn``.
 
     Raises:
         OSError: It could not be started.
@@ -129,7 +130,7 @@ def launch(
         def command(lifeline: int, switch: int) -> list[str | bytes]:
             return _command_line(_STUB.format(root=PACKAGE_ROOT, fds=(lifeline, switch, *given), host=os.getpid()))
 
-        return spawn_contained(command, environment, given, in_group=in_group)
+        return spawn_contained(command, environment, given, strict_by=strict_by, spares_detached=spares_detached)
     finally:
         os.close(program_fd)
 

@@ -145,9 +145,9 @@ def read_words(fd: int) -> Words | None:
     before = b""
     for _ in range(_MOST_LOOKS):
         words = os.pread(fd, _TOLD_AT + _TOLD.size, 0)
+        if len(words) < _TOLD_AT + _TOLD.size:  # it is just being made
+            return None
         if words == before:
             return Words(*_OWN.unpack_from(words), *_TOLD.unpack_from(words, _TOLD_AT))
-        if len(words) < _TOLD_AT + _TOLD.size:
-            return None
         before = words
     return None

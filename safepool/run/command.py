@@ -21,7 +21,7 @@ TIME is a number of seconds, or one with a unit: 30, 1.5m, 2h. SIZE has a unit: 
 exit status:
   that of the command, or death by the same signal (128+N to a shell);
   124  the command was ended because its time was up
-  125  safepool run itself failed
+  125  safepool run itself failed, or --strict cannot be had here; nothing was started
   126  the command was found, and could not be run
   127  the command was not found
   137  the command was ended because it held too much memory
@@ -31,7 +31,7 @@ exit status:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Say what the command takes."""
-    parser.usage = "safepool run [--timeout TIME] [--grace TIME] [--memory SIZE] -- COMMAND [ARGUMENT ...]"
+    parser.usage = "safepool run [--timeout TIME] [--grace TIME] [--memory SIZE] [--strict] -- COMMAND [ARGUMENT ...]"
     parser.epilog = _EPILOG
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.add_argument("--timeout", metavar="TIME", help="end it after so long; it is sent SIGTERM first")
@@ -42,6 +42,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help=f"from SIGTERM to the end, at the timeout; 0 for none (default: {_DEFAULT_GRACE})",
     )
     parser.add_argument("--memory", metavar="SIZE", help="end it when it holds more, with all that it has started")
+    parser.add_argument(
+        "--strict", action="store_true", help="give it a control group, which nothing that it starts can leave"
+    )
     parser.add_argument("arguments", metavar="COMMAND", nargs=argparse.REMAINDER, help="what to run, and its arguments")
 
 
@@ -60,7 +63,7 @@ def main(options: argparse.Namespace, refuse: Callable[[str], Any]) -> int:
     except ValueError as error:
         refuse(str(error))
         raise
-    return run(arguments, limits, _tell)
+    return run(arguments, limits, _tell, is_strict=options.strict)
 
 
 def _tell(line: str) -> None:

@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Sequence
 
 from safepool._os.contained import ContainedProgram
+from safepool._os.control_group import make_sure
 from safepool._os.janitor import janitor
 from safepool._os.memory import FIRST_LOOK, measure_trees, pause_after
 from safepool._os.process_exit import read_stop, reap_adopted
@@ -37,6 +38,7 @@ _LONGEST_WAIT = 86_400.0  # seconds
 _JANITOR_RETRY = 1.0  # seconds until the next try to have a janitor, where there is none
 _STANDARD_ERROR = 2
 _MIB = 1 << 20
+_REMEDY = "To get one: systemd-run --user --scope -p Delegate=yes safepool run --strict ..."
 
 
 class _Verdict(NamedTuple):
@@ -46,17 +48,24 @@ class _Verdict(NamedTuple):
     reason: str
 
 
-def run(command: Sequence[str], limits: Limits, tell: Callable[[str], None]) -> int:
+def run(command: Sequence[str], limits: Limits, tell: Callable[[str], None], *, is_strict: bool = False) -> int:
     """Run a command to its end; return the status to exit with, or die of the signal that it died of.
 
     Args:
         command: The program and its arguments.
         limits: What it may take.
         tell: Called with a line for whoever has called us.
+        is_strict: It gets a control group of its own, or is not started.
     """
     name = repr(command[0])
+    if is_strict:
+        try:
+            make_sure()  # before signals are blocked: it starts a process of its own
+        except OSError as error:
+            tell(f"--strict needs a control group (version 2) that it may divide: {error}. {_REMEDY}")
+            return _FAILED
     try:
-        contained, inbox, foreground = _start(command, tell)
+        contained, inbox, foreground = _start(command, tell, is_strict=is_strict)
     except OSError as error:
         tell(f"{name} could not be started: {error.strerror}")
         return _FAILED
@@ -85,7 +94,7 @@ def run(command: Sequence[str], limits: Limits, tell: Callable[[str], None]) -> 
 
 
 def _start(
-    command: Sequence[str], tell: Callable[[str], None]
+    command: Sequence[str], tell: Callable[[str], None], *, is_strict: bool
 ) -> tuple[ContainedProgram, SignalInbox, Foreground | None]:
     """Start the command in its place: at our terminal if we have one, else in a session of its own."""
 
@@ -96,9 +105,10 @@ def _start(
     _occupy_standard_descriptors()
     inbox, terminal = SignalInbox(), find_terminal()
     if terminal is None:
-        return start_program(command, inbox, explain, new_session=True), inbox, None
+        return start_program(command, inbox, explain, new_session=True, in_group=is_strict), inbox, None
     is_taken = is_alone_in_foreground(terminal)
-    contained = start_program(command, inbox, explain, new_session=False, terminal=terminal if is_taken else None)
+    to_take = terminal if is_taken else None
+    contained = start_program(command, inbox, explain, new_session=False, terminal=to_take, in_group=is_strict)
     return contained, inbox, Foreground(terminal, contained, inbox, is_taken=is_taken)
 
 

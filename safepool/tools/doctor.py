@@ -65,6 +65,7 @@ def _as_json(results: list[tuple[Probe, Finding]], lacking: list[str]) -> dict[s
     return {
         **_machine(),
         "holds": not lacking,
+        "strict_by": _strict_by(results),
         "probes": [
             {
                 "name": probe.name,
@@ -85,7 +86,7 @@ def _lines(results: list[tuple[Probe, Finding]], lacking: list[str], subject: st
     headings = {
         EVERY_POOL: "every pool needs:",
         TASKS: "some tasks need:",
-        STRICT: 'containment="strict" needs:',
+        STRICT: 'containment="strict" needs one of:',
     }
     for needed_for, heading in headings.items():
         chosen = [(probe, finding) for probe, finding in results if probe.needed_for == needed_for]
@@ -95,10 +96,22 @@ def _lines(results: list[tuple[Probe, Finding]], lacking: list[str], subject: st
             for probe, finding in chosen:
                 yield from _row(probe, finding)
     yield ""
+    if (strict_by := _strict_by(results)) is not None:
+        what = "control group" if strict_by == "group" else strict_by
+        yield f'containment="strict" is kept by a {what} for each worker here'
     if lacking:
         yield f"not {subject} holds here: {', '.join(lacking)}"
     else:
         yield f"{subject} holds here"
+
+
+def _strict_by(results: list[tuple[Probe, Finding]]) -> str | None:
+    """Return what would keep strict containment, as an executor calls it; None if nothing, or not both were tried."""
+    found = {probe.name: finding.status for probe, finding in results if probe.needed_for == STRICT}
+    ways = {"cgroup": "group", "guardian": "guardian"}
+    if found.keys() != ways.keys():
+        return None
+    return next((way for name, way in ways.items() if found[name] == OK), None)
 
 
 def _row(probe: Probe, finding: Finding) -> Iterator[str]:

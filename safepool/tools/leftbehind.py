@@ -5,6 +5,7 @@ condemned, with what descends from it, but for:
 
 * whoever carries the marker of another host that lives, or of one that cannot be judged from here, with what descends
   from it; except where that host is itself condemned, for then it is as much left behind as its workers;
+* whoever comes from a pool with ``detached="spare"``: it may have been detached to stay;
 * whoever is older than the host that it names: nobody descends from a younger;
 * this process, and those that it descends from;
 * processes of other users.
@@ -106,7 +107,7 @@ def _condemn(found: Scan, ancestors: set[int], only: int | None) -> tuple[set[in
 
 
 def _is_over(origin: Origin, row: ProcessRow, found: Scan, condemned: set[Leader]) -> bool:
-    if origin.host is None or row.start < origin.host.start:
+    if origin.host is None or origin.is_sparing or row.start < origin.host.start:
         return False
     return origin.host in condemned or found.fate(origin) is Fate.GONE
 

@@ -11,7 +11,7 @@ from safepool._os.process_table import ProcessRow, environment_of, list_pids, re
 from safepool._os.process_tree import Leader
 from safepool._plain import NamedTuple
 
-__all__ = ["Scan", "is_worker_of", "scan"]
+__all__ = ["Scan", "has_guardian", "is_worker_of", "scan"]
 
 
 class Scan(NamedTuple):
@@ -50,9 +50,17 @@ def scan() -> Scan:
     return Scan(rows, marked, {host: fate_of(host) for host in hosts}, frozenset(foreign))
 
 
-def is_worker_of(row: ProcessRow, origin: Origin) -> bool:
-    """Return True for the first process of its tree: it leads its session, and the host itself has started it."""
-    return origin.host is not None and row.parent == origin.host.pid and row.session == row.pid
+def is_worker_of(row: ProcessRow, origin: Origin, found: Scan) -> bool:
+    """Return True for the first process of its tree: it leads its session, and the host has started it."""
+    if origin.host is None or row.session != row.pid:
+        return False
+    return row.parent == origin.host.pid or has_guardian(row, origin.host, found)
+
+
+def has_guardian(row: ProcessRow, host: Leader, found: Scan) -> bool:
+    """Return True for a process whose parent is a guardian of the host's, which carries no marker, as a worker does."""
+    above = found.rows.get(row.parent)
+    return above is not None and above.parent == host.pid and above.pid not in found.marked
 
 
 def _is_ours(pid: int) -> bool:

@@ -22,7 +22,7 @@ from safepool._os.process_tree import NO_COMMAND, Leader
 from safepool._plain import dataclass
 from safepool._pool.worker import RUNNING, WorkerState
 from safepool._worker.record import NAME, Words, read_words
-from safepool.tools.marked import Scan, is_worker_of, scan
+from safepool.tools.marked import Scan, has_guardian, is_worker_of, scan
 
 __all__ = ["Below", "Host", "Overview", "Worker", "look"]
 
@@ -83,9 +83,13 @@ def look() -> Overview:
     workers: dict[Leader, list[int]] = {}
     for pid, origins in found.marked.items():
         for origin in origins:
-            if origin.host and is_worker_of(found.rows[pid], origin) and found.fates[origin.host] is Fate.ALIVE:
+            if origin.host and is_worker_of(found.rows[pid], origin, found) and found.fates[origin.host] is Fate.ALIVE:
                 workers.setdefault(origin.host, []).append(pid)
-    fates = [{found.fate(origin) for origin in origins} for origins in found.marked.values()]
+    fates = [
+        {found.fate(origin) for origin in origins}
+        for origins in found.marked.values()
+        if not any(origin.is_sparing for origin in origins)  # whether it was left or was to stay, nobody can tell
+    ]
     return Overview(
         hosts=tuple(_host(host, pids, found) for host, pids in sorted(workers.items())),
         left_behind=sum(fate == {Fate.GONE} for fate in fates),
@@ -145,13 +149,16 @@ def _task_of(words: Words | None) -> tuple[int | None, float | None, float | Non
 
 
 def _members(leader: ProcessRow, found: Scan) -> set[int]:
-    """Return a worker and everybody beneath it: by session, by marker, by parent."""
-    names = {(origin.token, origin.number) for origin in found.marked[leader.pid] if is_worker_of(leader, origin)}
+    """Return a worker and everybody beneath it: by session, by marker, by parent, or by its guardian."""
+    own = [origin for origin in found.marked[leader.pid] if is_worker_of(leader, origin, found)]
+    names = {(origin.token, origin.number) for origin in own}
     alive = [row for row in found.rows.values() if not row.is_dead]
     ours = {row.pid for row in alive if row.session == leader.pid}
     ours |= {
         pid for pid, origins in found.marked.items() if any((claim.token, claim.number) in names for claim in origins)
     }
+    if any(origin.host is not None and has_guardian(leader, origin.host, found) for origin in own):
+        ours |= {row.pid for row in alive if row.parent == leader.parent}
     return with_descendants(ours, alive)
 
 

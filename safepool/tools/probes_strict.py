@@ -1,4 +1,7 @@
-"""Probe of what strict containment needs. Few programs may have it, so the doctor does not complain without."""
+"""Probes of what strict containment rests on: a control group, which few programs may make, or else a guardian.
+
+The doctor does not complain where one of them is missing, nor both: standard containment needs neither.
+"""
 
 from __future__ import annotations
 
@@ -27,6 +30,34 @@ os.waitpid(member, 0)
 os.rmdir({group!r})
 """
 
+# A host with one worker beneath a guardian, and an orphan beside it that has no trace about it: no session, no
+# environment. When the host is gone, so are they; should a guardian not do what it is for, they leave by themselves.
+_GUARDED = """
+from safepool._os.guardian import Guardian
+from safepool._os.marker import next_worker_marker
+try:
+    guardian = Guardian([sys.executable, "-I", "-S", "-c", {worker!r}], {{}}, (), next_worker_marker())
+except OSError as error:
+    say("refusal", error.errno or 1)
+    sys.exit()
+say("refusal", 0)
+say("worker", guardian.worker)
+stay()
+"""
+_WORKER = """
+import os, signal
+signal.alarm(60)
+if not os.fork():
+    os.setsid()
+    if not os.fork():
+        signal.alarm(60)
+        os.write(1, f"orphan {os.getpid()}\\n".encode())
+        signal.pause()
+    os._exit(0)
+os.wait()
+signal.pause()
+"""
+
 
 def _cgroup() -> Finding:
     if reason := why_not("cgroup"):
@@ -52,6 +83,19 @@ def _cgroup() -> Finding:
     return Finding(OK, f"made a group, and ended a process by its cgroup.kill in {took:.1f} ms")
 
 
+def _guardian() -> Finding:
+    with Program(_GUARDED.format(worker=_WORKER)) as program:
+        if refusal := program.hear("refusal")["refusal"]:
+            return Finding(MISSING, f"no guardian can be had: {os.strerror(refusal)}")
+        said = program.hear("worker", "orphan")
+        with Held(said[name] for name in ("worker", "orphan")) as held:
+            program.kill()
+            took = held.milliseconds_until_dead()
+    if took is None:
+        return Finding(MISSING, "an orphan outlived the host beneath whose guardian it was")
+    return Finding(OK, f"killed a host: its worker, and an orphan without a trace, were gone {took:.1f} ms later")
+
+
 def _own_group() -> str | None:
     """Return the directory of the control group that this process is in."""
     try:
@@ -74,8 +118,17 @@ PROBES = [
         "cgroup",
         STRICT,
         _cgroup,
-        'containment="strict"; what has left its session and its parent and cleared its environment is not ended',
+        "the kernel's own list of what descends from a worker: a guardian for each worker takes its place (next row),"
+        " a process of 5 MB that has to be started first",
         "Linux 5.14 with cgroup v2, and a group of your own: systemd-run --user --scope -p Delegate=yes COMMAND;"
         " Delegate=yes in a unit; docker run --cgroupns=private with /sys/fs/cgroup writable",
+    ),
+    Probe(
+        "guardian",
+        STRICT,
+        _guardian,
+        'where there is no control group (previous row) containment="strict" cannot be had: what has left its session'
+        " and its parent and cleared its environment is not ended",
+        "a filter of system calls (seccomp) that allows prctl, and a Python with ctypes",
     ),
 ]

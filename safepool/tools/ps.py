@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import json
+import os
 import select
 import shutil
 import sys
@@ -14,10 +15,10 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from safepool.tools.pools import Below, Host, Overview, Worker
 
-__all__ = ["add_arguments", "main"]
+__all__ = ["HEAD", "add_arguments", "cells", "main", "remarks", "title", "tree_lines"]
 
 _EVERY = 1.0  # seconds between two looks
-_HEAD = ("PID", "STATE", "TASK", "FOR", "LEFT", "RUNS", "MEMORY", "CPU", "BELOW")
+HEAD = ("PID", "STATE", "TASK", "FOR", "LEFT", "RUNS", "MEMORY", "CPU", "BELOW")
 _HOME, _CLEAR_LINE, _CLEAR_REST = "\x1b[H", "\x1b[K", "\x1b[J"
 
 
@@ -40,10 +41,25 @@ def main(options: argparse.Namespace, refuse: Callable[[str], Any]) -> int:
     if options.json:
         sys.stdout.write(json.dumps(_as_json(look()), indent=1) + "\n")
     elif options.watch:
-        _watch(lambda: _render(look(), with_trees=options.tree))
+        live = _live_view()
+        if live is None:
+            _watch(lambda: _render(look(), with_trees=options.tree))
+        else:
+            live(look, _EVERY, with_trees=options.tree)
     else:
         sys.stdout.write(_render(look(), with_trees=options.tree))
     return 0
+
+
+def _live_view() -> Callable[..., None] | None:
+    """Return what draws on a terminal; None where there is none, or without rich, which is not required."""
+    if not sys.stdout.isatty() or os.environ.get("TERM", "dumb") == "dumb":
+        return None
+    try:
+        from safepool.tools.live import watch
+    except ImportError:
+        return None
+    return watch
 
 
 def _watch(picture: Callable[[], str]) -> None:
@@ -67,29 +83,39 @@ def _render(overview: Overview, *, with_trees: bool) -> str:
     lines: list[str] = []
     for host in overview.hosts:
         lines += [*_lines_of(host, with_trees=with_trees), ""]
+    return "\n".join([*lines, *remarks(overview)]).rstrip() + "\n"
+
+
+def remarks(overview: Overview) -> Iterator[str]:
+    """Yield what is to be said beside the hosts."""
     if not overview.hosts:
-        lines.append("no live pools of this user")
+        yield "no live pools of this user"
     if overview.left_behind:
-        lines.append(f"left behind by pools whose host is gone: {overview.left_behind} (safepool reap --dry-run)")
+        yield f"left behind by pools whose host is gone: {overview.left_behind} (safepool reap --dry-run)"
     if overview.elsewhere:
-        lines.append(f"of pools whose host cannot be told from here (a container's, perhaps): {overview.elsewhere}")
-    return "\n".join(lines).rstrip() + "\n"
+        yield f"of pools whose host cannot be told from here (a container's, perhaps): {overview.elsewhere}"
 
 
 def _lines_of(host: Host, *, with_trees: bool) -> Iterator[str]:
-    from safepool.tools.units import duration, printable, size
-
-    use = f"{size(host.memory)}, {duration(host.cpu)} of CPU"
-    yield f"host {host.pid}{' (stopped)' if host.is_stopped else ''}: {printable(host.command)}  [{use}]"
-    table = [_HEAD, *(_cells(worker) for worker in host.workers)]
-    widths = [max(len(row[column]) for row in table) for column in range(len(_HEAD))]
+    yield title(host)
+    table = [HEAD, *(cells(worker) for worker in host.workers)]
+    widths = [max(len(row[column]) for row in table) for column in range(len(HEAD))]
     for row, worker in zip(table, (None, *host.workers), strict=True):
         yield "  " + "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
         if worker is not None and with_trees:
-            yield from _tree(worker.pid, worker, "    ")
+            yield from tree_lines(worker.pid, worker, "    ")
 
 
-def _cells(worker: Worker) -> tuple[str, ...]:
+def title(host: Host) -> str:
+    """Return the line above a host's workers."""
+    from safepool.tools.units import duration, printable, size
+
+    use = f"{size(host.memory)}, {duration(host.cpu)} of CPU"
+    return f"host {host.pid}{' (stopped)' if host.is_stopped else ''}: {printable(host.command)}  [{use}]"
+
+
+def cells(worker: Worker) -> tuple[str, ...]:
+    """Return what stands below each word of ``HEAD``."""
     from safepool.tools.units import duration, size
 
     return (
@@ -105,13 +131,13 @@ def _cells(worker: Worker) -> tuple[str, ...]:
     )
 
 
-def _tree(pid: int, worker: Worker, indent: str) -> Iterator[str]:
+def tree_lines(pid: int, worker: Worker, indent: str) -> Iterator[str]:
     """Yield a line for each child, its own children beneath it; those whose parent has gone stand beside the first."""
     present = {below.pid for below in worker.below}
     for below in worker.below:
         if below.parent == pid or (pid == worker.pid and below.parent not in present):
             yield f"{indent}{_line(below)}"
-            yield from _tree(below.pid, worker, indent + "  ")
+            yield from tree_lines(below.pid, worker, indent + "  ")
 
 
 def _line(below: Below) -> str:

@@ -18,6 +18,7 @@ import pytest
 
 from safepool import SafeProcessPoolExecutor, TaskTimeoutError, WorkerDiedError
 from support import tasks
+from support.halves import HALVES, take
 
 pytestmark = pytest.mark.timeout(120)
 
@@ -62,9 +63,18 @@ def exit_code_of_a_child():
     return subprocess.run(["sh", "-c", "exit 7"], check=False).returncode
 
 
-def test_settings_of_the_host_are_unchanged_by_a_pool_that_ran_and_killed(meeting):
+@pytest.fixture(params=["standard", *HALVES])
+def containment(request, monkeypatch):
+    """As the pool's argument, kept in this way."""
+    if request.param == "standard":
+        return "standard"
+    take(request.param, monkeypatch)
+    return "strict"
+
+
+def test_settings_of_the_host_are_unchanged_by_a_pool_that_ran_and_killed(meeting, containment):
     before = settings()
-    with SafeProcessPoolExecutor(2) as pool:
+    with SafeProcessPoolExecutor(2, containment=containment) as pool:
         assert pool.submit(tasks.square, 7).result(60) == 49
         assert isinstance(pool.submit(tasks.exit_now, 3).exception(60), WorkerDiedError)
         hung = pool.submit(tasks.work_then_hang, meeting.path, "hung", "deaf", ("setsid",), task_timeout=2.0)
@@ -75,8 +85,8 @@ def test_settings_of_the_host_are_unchanged_by_a_pool_that_ran_and_killed(meetin
     assert settings() == before
 
 
-def test_children_of_the_host_keep_their_exit_codes(meeting):
-    with SafeProcessPoolExecutor(2) as pool:
+def test_children_of_the_host_keep_their_exit_codes(meeting, containment):
+    with SafeProcessPoolExecutor(2, containment=containment) as pool:
         deaths = [pool.submit(tasks.exit_now, 3) for _ in range(6)]
         assert [exit_code_of_a_child() for _ in range(20)] == [7] * 20
         assert all(isinstance(death.exception(60), WorkerDiedError) for death in deaths)

@@ -1,53 +1,46 @@
-"""Strict containment: what clears its environment and makes a session of its own is ended as everything else is."""
+"""Strict containment: what clears its environment and makes a session of its own is ended as everything else is.
+
+Everything here holds in both ways of it, but that only a control group shows in /proc who is in it.
+"""
 
 from __future__ import annotations
 
-import os
 import re
 import signal
 import subprocess
 import sys
-from pathlib import Path
+import threading
 
 import pytest
 
-from safepool import ContainmentError, SafeProcessPoolExecutor, TaskKilledError, TaskTimeoutError, WorkerDiedError
-from safepool._os import control_group
+from containment import acts
+from safepool import (
+    ContainmentError,
+    SafeProcessPoolExecutor,
+    TaskKilledError,
+    TaskMemoryError,
+    TaskTimeoutError,
+    WorkerDiedError,
+)
+from safepool._os.process_table import list_rows
 from support import tasks
-from support.descendants import KINDS, SWARM, TRACELESS
+from support.descendants import KINDS, MOST_GENERATIONS, SWARM, TRACELESS
 from support.eventually import eventually
+from support.halves import MASKED
 from support.handles import gone, hold, none_alive
 from support.proofs import count_in, new_counter
 from support.scenes import STATUS, hang_everywhere, labels_of, strike
+from tools.masked import is_possible
+from torture.users import AS_A_USER, NEEDS_ROOT
 
 pytestmark = pytest.mark.timeout(120)
 
 EVERYBODY = (*KINDS, *TRACELESS)
 
 
-def houses() -> list[str]:
-    """The directories of hosts below the control group that this process is in."""
-    base = Path(control_group.house_of_this_process()).parent
-    return [entry.name for entry in base.iterdir() if entry.name.startswith("safepool_")]
-
-
-@pytest.fixture
-def strict(make_pool):
-    """Make strict pools; the test is not for machines where none can be had."""
-    try:
-        control_group.make_sure()
-    except OSError as error:
-        pytest.skip(f"no control group can be made here: {error}")
-    before, pools = houses(), []
-
-    def make(*args, **options):
-        pools.append(make_pool(*args, containment="strict", **options))
-        return pools[-1]
-
-    yield make
-    for pool in pools:
-        pool.shutdown(kill=True)
-    eventually(lambda: set(houses()) <= set(before), otherwise=lambda: f"left: {houses()}")
+def members_of_only_worker(pool):
+    (worker,) = pool._pool._state.workers.values()
+    return worker.contained.members
 
 
 @pytest.mark.parametrize("how", ["kill", "segfault", "exit"])
@@ -106,8 +99,8 @@ def test_shutdown_ends_everybody_that_finished_tasks_have_left(strict, meeting, 
 
 
 @pytest.mark.parametrize("death", ["SIGKILL", "SIGTERM", "exit"])
-def test_host_that_dies_takes_everybody(strict, make_host, death):
-    host = make_host(containment="strict")
+def test_host_that_dies_takes_everybody(make_strict_host, death):
+    host = make_strict_host()
     canary = host.canary()
     host.open_pool()
     everybody = hang_everywhere(host, "c", leave=EVERYBODY)
@@ -123,23 +116,96 @@ def test_swarm_of_forks_and_those_that_never_stay_are_ended(strict, meeting, sta
     counters = [new_counter(tmp_path, f"mover-{number}") for number in range(2)]
     hung = pool.submit(tasks.outrun, meeting.path, "hung", counters, [0.0005, 0.002])
     everybody = hold(meeting.pids(["hung"]), stack)
-    (worker,) = pool._pool._state.workers.values()
-    group = worker.contained._group
-    assert group is not None
-    eventually(lambda: len(group.pids()) > SWARM)
+    members = members_of_only_worker(pool)
+    eventually(lambda: len(members.find(list(list_rows()))) > SWARM)
     assert hung.kill()
     assert isinstance(hung.exception(60), TaskKilledError)
     none_alive(everybody)
-    assert not Path(group.path).exists()
     generations = [count_in(counter) for counter in counters]
     assert all(generations)
     assert generations == [count_in(counter) for counter in counters]
 
 
-def test_strict_pool_inside_a_strict_pool(strict):
-    assert strict(1).submit(tasks.square_in_a_strict_pool, 7).result(60) == 49
+def test_chains_that_carry_no_trace_are_ended(strict, meeting, stack, tmp_path):
+    """Each link is in a session of its own, has no environment, and loses its parent."""
+    pool = strict(1)
+    counters = [new_counter(tmp_path, f"mover-{number}") for number in range(3)]
+    hung = pool.submit(acts.outrun_without_a_trace, meeting.path, "hung", counters, [0.001, 0.01, 0.05])
+    everybody = hold(meeting.pids(["hung"]), stack)
+    eventually(lambda: all(count_in(counter) > 20 for counter in counters), within=60)
+    assert hung.kill()
+    assert isinstance(hung.exception(60), TaskKilledError)
+    none_alive(everybody)
+    generations = [count_in(counter) for counter in counters]
+    threading.Event().wait(0.5)  # in which each would have gone on; that nothing happens is announced by nobody
+    assert generations == [count_in(counter) for counter in counters]
+    assert max(generations) < MOST_GENERATIONS - 1
 
 
+def test_one_worker_s_daemons_are_ended_with_it_and_another_s_are_not(strict, meeting, make_gate, stack):
+    pool, first, second = strict(2), make_gate(), make_gate()
+    victim = pool.submit(tasks.work_then_die, meeting.path, "victim", first.path, "kill", TRACELESS)
+    neighbour = pool.submit(tasks.work_then_wait, meeting.path, "neighbour", second.path, TRACELESS)
+    doomed = hold(meeting.pids(labels_of("victim", TRACELESS)), stack)
+    spared = hold(meeting.pids(labels_of("neighbour", TRACELESS)), stack)
+    first.open()
+    assert isinstance(victim.exception(60), WorkerDiedError)
+    none_alive(doomed)
+    assert all(handle.alive() for handle in spared.values())
+    second.open()
+    assert neighbour.result(60) == spared["neighbour"].pid
+    pool.shutdown()
+    none_alive(spared)
+
+
+def test_daemon_without_a_trace_is_a_leftover_of_its_task(strict, meeting, make_gate, stack):
+    pool, gate = strict(1, leftovers="end"), make_gate()
+    task = pool.submit(tasks.work_then_wait, meeting.path, "done", gate.path, TRACELESS)
+    everybody = hold(meeting.pids(labels_of("done", TRACELESS)), stack)
+    gate.open()
+    assert task.result(60) == everybody["done"].pid
+    worker = everybody.pop("done")
+    none_alive(everybody)
+    assert {process.pid for process in task.leftovers} == {handle.pid for handle in everybody.values()}
+    assert worker.alive()
+    assert pool.submit(tasks.own_pid).result(60) == worker.pid
+
+
+@pytest.mark.parametrize("limit", [None, 3.0], ids=["killed", "deadline"])
+def test_clean_up_process_of_the_worker_s_group_goes_last(strict, meeting, limit):
+    pool = strict(1)
+    hung = pool.submit(acts.leave_a_cleaner, meeting.path, "hung", task_timeout=limit)
+    meeting.expect("hung")
+    if limit is None:
+        assert hung.kill()
+    assert isinstance(hung.exception(60), TaskKilledError if limit is None else TaskTimeoutError)
+    assert meeting.find("cleaned") is not None
+
+
+def test_memory_of_a_daemon_without_a_trace_counts(strict, meeting, stack):
+    pool = strict(1, memory_limit="250MiB")
+    growing = pool.submit(acts.grow_without_a_trace, meeting.path, "daemon", 400)
+    error = growing.exception(60)
+    assert isinstance(error, TaskMemoryError)
+    assert meeting.expect("daemon").pid in {process.pid for process in error.ended}
+    assert pool.submit(tasks.square, 3).result(60) == 9
+
+
+def test_strict_pool_inside_a_strict_pool(strict, half, meeting, make_gate, stack):
+    pool, gate = strict(1), make_gate()
+    nested = pool.submit(acts.wait_in_a_strict_pool, half, meeting.path, "inner", gate.path, TRACELESS)
+    inner = hold(meeting.pids(labels_of("inner", TRACELESS)), stack)
+    gate.open()
+    assert nested.result(60) == inner["inner"].pid
+    none_alive(inner)
+    hung = pool.submit(acts.wait_in_a_strict_pool, half, meeting.path, "hung", make_gate().path, TRACELESS)
+    inner = hold(meeting.pids(labels_of("hung", TRACELESS)), stack)
+    assert hung.kill()
+    assert isinstance(hung.exception(60), TaskKilledError)
+    gone(inner)
+
+
+@pytest.mark.parametrize("half", ["group"], indirect=True)
 def test_worker_and_what_it_starts_are_in_one_group_and_the_host_is_not(strict):
     pool = strict(1)
     worker, child = pool.submit(tasks.own_group_and_a_child_s).result(60)
@@ -148,26 +214,41 @@ def test_worker_and_what_it_starts_are_in_one_group_and_the_host_is_not(strict):
     assert re.fullmatch(re.escape(host.rstrip("/")) + r"/safepool_[0-9a-f]{32}/\d+", worker)
 
 
-_AS_NOBODY = """
-import os
+def test_standard_pool_is_kept_strict_by_nothing(make_pool) -> None:
+    assert make_pool(1).strict_by is None
+
+
+_TRY = """
 from safepool import ContainmentError, SafeProcessPoolExecutor
 if __name__ == "__main__":
-    os.setgid(65534), os.setuid(65534)
     try:
-        SafeProcessPoolExecutor(1, containment="strict")
+        with SafeProcessPoolExecutor(1, containment="strict") as pool:
+            print(pool.strict_by, pool.submit(pow, 3, 2).result())
     except ContainmentError as error:
         print(error)
 """
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become somebody else")
-def test_where_no_group_can_be_made_the_error_says_why_and_what_to_do() -> None:
-    message = subprocess.run(
-        [sys.executable, "-c", _AS_NOBODY], check=True, capture_output=True, text=True, cwd="/", timeout=60
-    ).stdout
+def say(*command: str) -> str:
+    """What such a program says, started by this command."""
+    done = subprocess.run(
+        [*command, sys.executable, "-c", _TRY], check=True, capture_output=True, text=True, cwd="/", timeout=60
+    )
+    return done.stdout
+
+
+@NEEDS_ROOT
+def test_who_may_make_no_group_is_given_a_guardian() -> None:
+    assert say(*AS_A_USER) == "guardian 9\n"
+
+
+@pytest.mark.skipif(not is_possible(), reason="needs seccomp, and a machine whose calls have numbers here")
+def test_where_neither_can_be_had_the_error_says_why_and_what_to_do() -> None:
+    message = say(*MASKED, "mkdir", *MASKED, "subreaper")
     assert 'containment="strict"' in message
     assert re.search(r"cannot be made: (Permission denied|Read-only file system)|no hierarchy of version 2", message)
     assert "systemd-run --user --scope -p Delegate=yes" in message
+    assert "prctl: Operation not permitted" in message
 
 
 def test_containment_is_one_of_two() -> None:

@@ -151,6 +151,30 @@ def grow_beneath(mebibytes: int) -> int:
     return subprocess.run(command, check=False, env=environment, start_new_session=True).returncode
 
 
+def hold_for_a_moment(mebibytes: int) -> int:
+    """Take memory, and give it back before any look; return how much."""
+    return len(b"x" * (mebibytes << 20))
+
+
+def hold_and_raise(mebibytes: int) -> None:
+    """Take memory, give it back, and fail."""
+    raise LookupError(hold_for_a_moment(mebibytes))
+
+
+def hold_at_gate(folder: str, mebibytes: int) -> int:
+    """Take memory, and hold it until the gate opens."""
+    return len(pass_gate(folder, b"x" * (mebibytes << 20)))
+
+
+def hold_beneath(folder: str, mebibytes: int) -> int:
+    """Have a process in a session of its own hold memory until the gate opens."""
+    program = f"from features import acts; acts.hold_at_gate({folder!r}, {mebibytes})"
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    return subprocess.run(
+        [sys.executable, "-c", program], check=True, env=environment, start_new_session=True
+    ).returncode
+
+
 def share(folder: str, mebibytes: int, children: int) -> int:
     """Take memory, share it with forked children, and hold it until the gate opens."""
     held = bytearray(b"x" * (mebibytes << 20))

@@ -17,7 +17,8 @@ from concurrent.futures import Future
 from functools import partial
 from typing import Any
 
-from safepool import SafeProcessPoolExecutor
+from safepool import InitializerError, SafeProcessPoolExecutor
+from safepool._os.marker import host_marker
 from support import campaign_tasks as tasks
 from support import census
 from support.campaign_plan import Plan, names_of
@@ -39,10 +40,13 @@ class Round:
         self.refused: dict[str, str] = {}
         self.cancelled: list[str] = []
         self.interrupted = False
+        self.signals = 0  # that were handled
+        self.crowded = False  # whether there was room for no other thread once
 
     def run(self) -> None:
         """Do all steps, each at its moment, and end the pool in the plan's way."""
         try:
+            signal.signal(signal.SIGUSR2, self._count)
             signal.signal(signal.SIGINT, signal.default_int_handler)
             with contextlib.suppress(_PlannedError):
                 self._run()
@@ -51,6 +55,9 @@ class Round:
             self.interrupted = True
             if self.pool is not None:
                 self.pool.shutdown(kill=True)  # the interrupt may have come before the block
+
+    def _count(self, *_: object) -> None:
+        self.signals += 1
 
     def _run(self) -> None:
         end = self.plan.end
@@ -74,7 +81,7 @@ class Round:
 
     def _do_steps(self) -> None:
         start = time.monotonic()
-        report(self.reports, "begun")
+        report(self.reports, "begun", host_marker())
         for step in self.plan.steps:
             time.sleep(max(0.0, start + step["at"] - time.monotonic()))  # the moment is the experiment
             getattr(self, f"_do_{step['do']}")(step)
@@ -85,7 +92,7 @@ class Round:
 
     def _submit(self, name: str, step: dict[str, Any]) -> None:
         assert self.pool is not None
-        data = b"x" * step.get("size", 0)
+        data = (b"x" if step["kind"] == "large" else "x") * step.get("size", 0)
         call = partial(tasks.TASKS[step["kind"]], self.ledger, self.reports, name, step)
         try:
             future = self.pool.submit(call, data, task_timeout=step["timeout"])
@@ -120,8 +127,12 @@ class Round:
 
     def _do_resize(self, step: dict[str, Any]) -> None:
         assert self.pool is not None
-        with contextlib.suppress(ValueError):  # below min_workers
+        try:
             self.pool.resize(step["size"])
+        except ValueError:  # below min_workers
+            pass
+        except InitializerError as error:  # the pool is broken
+            self.refused[f"resize at {step['at']}"] = f"{type(error).__name__}: {error}"
 
     def _do_starve(self, step: dict[str, Any]) -> None:
         """Leave room for a few descriptors only, for a while."""
@@ -129,6 +140,16 @@ class Round:
         highest = max(census.open_files())
         resource.setrlimit(resource.RLIMIT_NOFILE, (highest + 1 + step["room"], hard))
         threading.Timer(step["for"], resource.setrlimit, (resource.RLIMIT_NOFILE, (soft, hard))).start()
+
+    def _do_crowd(self, step: dict[str, Any]) -> None:
+        """Allow this user no more processes nor threads for a while; nothing of that holds for root."""
+        limits = resource.getrlimit(resource.RLIMIT_NPROC)
+        threading.Timer(step["for"], resource.setrlimit, (resource.RLIMIT_NPROC, limits)).start()
+        resource.setrlimit(resource.RLIMIT_NPROC, (1, limits[1]))
+        try:
+            threading.Thread(target=int).start()
+        except RuntimeError:
+            self.crowded = True
 
     def _of(self, step: dict[str, Any]) -> list[tuple[str, Future[Any]]]:
         label = step["of"]
@@ -196,12 +217,15 @@ def main(plan_path: str, reports: str, ledger: str, results: str) -> None:
         "refused": this.refused,
         "cancelled": this.cancelled,
         "interrupted": this.interrupted,
+        "signals": this.signals,
+        "crowded": this.crowded,
         "files": [str(target) for target in census.open_files().values()] if files > before[0] else [],
         "threads": [str(thread) for thread in threading.enumerate()] if threads > before[1] else [],
     }
     with open(f"{results}.part", "w", encoding="utf-8") as file:
         json.dump(found, file)
     os.replace(f"{results}.part", results)
+    signal.signal(signal.SIGUSR2, signal.SIG_IGN)  # else it has its default again before the interpreter has ended
 
 
 if __name__ == "__main__":

@@ -10,13 +10,23 @@ from __future__ import annotations
 import random
 from typing import Any, NamedTuple
 
-from support.descendants import KEEPING, KINDS
+from support.descendants import KEEPING, KINDS, TRACELESS
 
-__all__ = ["Fault", "Plan", "allowed_outcomes", "draw", "exitcodes", "may_break", "names_of"]
+__all__ = ["Fault", "Plan", "allowed_outcomes", "draw", "exitcodes", "may_break", "names_of", "without"]
 
 HANGS = ("loop", "c", "regex", "stopped", "deaf", "sleep")
 _DEATHS = {"segfault": -11, "exit": 3, "kill": -9, "abort": -6}
 _LEFT = (*KINDS, *KEEPING, "cleared")
+_DAEMONS = ("daemon", *TRACELESS)  # each is made by a program that the task waits for
+_SURROUNDINGS = {
+    "plain": 6,
+    "full": 1,
+    "user": 2,
+    "hidden": 1,
+    "clocks": 1,
+}  # how often; what they are: surroundings.py
+
+_UNPRIVILEGED = ("user", "hidden")
 
 _ENDS = ("wait", "cancel", "kill", "timeout", "no wait", "forget", "raise", "SIGINT", "SIGKILL", "SIGTERM")
 _ENDING_RUNNING = ("kill", "timeout", "SIGINT")
@@ -27,7 +37,10 @@ Step = dict[str, Any]
 
 
 class Fault(NamedTuple):
-    """A signal from outside, at a moment in seconds; ``pick`` says whom of those that are there."""
+    """A signal from outside, at a moment in seconds; ``pick`` says whom of those that are there.
+
+    The target "threads" is every thread of the host but the first: the supervisor among them.
+    """
 
     at: float
     target: str
@@ -40,6 +53,7 @@ class Plan(NamedTuple):
     """One round."""
 
     seed: int
+    surroundings: str  # where the host runs
     options: dict[str, Any]
     steps: list[Step]  # what the host does, each with its moment "at"
     faults: list[Fault]
@@ -51,6 +65,15 @@ class Plan(NamedTuple):
         """Whether the host dies of a signal."""
         return self.end in _FATAL
 
+    @property
+    def is_strict(self) -> bool:
+        """Whether the pool is one with strict containment."""
+        return self.options.get("containment") == "strict"
+
+    def does(self, *what: str) -> bool:
+        """Return whether one of these steps is done."""
+        return any(step["do"] in what for step in self.steps)
+
 
 def draw(seed: int) -> Plan:
     """Draw the plan of one round."""
@@ -58,13 +81,29 @@ def draw(seed: int) -> Plan:
     end = dice.choice(_ENDS)
     lasts = dice.uniform(0.3, 3.0)
     on_error = dice.choice(["wait", "cancel", "kill"])
-    options = _draw_options(dice) | {"on_error": on_error}
+    (surroundings,) = dice.choices(list(_SURROUNDINGS), list(_SURROUNDINGS.values()))
+    options = _draw_options(dice, surroundings) | {"on_error": on_error}
     count = dice.randint(1, 14)
     steps = [_draw_task(dice, f"t{number}", lasts, options) for number in range(count)]
-    steps += _draw_interventions(dice, lasts, count)
-    return Plan(
-        seed, options, sorted(steps, key=lambda step: step["at"]), _draw_faults(dice, lasts, end), end, on_error
-    )
+    steps += _draw_interventions(dice, lasts, count, surroundings)
+    faults = _draw_faults(dice, lasts, end)
+    if dice.random() < 0.25:
+        _draw_clogging(dice, lasts, options, steps, faults)
+    return Plan(seed, surroundings, options, sorted(steps, key=lambda step: step["at"]), sorted(faults), end, on_error)
+
+
+def without(plan: Plan, *, surroundings: bool = False, strictness: bool = False) -> Plan:
+    """Return the plan without what cannot be had here; with strictness goes what only that can end."""
+    if surroundings:
+        plan = plan._replace(surroundings="plain")
+    if strictness and plan.is_strict:
+        steps = [{**step, "leave": _traced(step["leave"])} if "leave" in step else step for step in plan.steps]
+        plan = plan._replace(options={**plan.options, "containment": "standard"}, steps=steps)
+    return plan
+
+
+def _traced(kinds: list[str]) -> list[str]:
+    return [kind for kind in kinds if kind not in TRACELESS]
 
 
 def names_of(task: Step) -> list[str]:
@@ -81,17 +120,16 @@ def allowed_outcomes(plan: Plan, task: Step) -> set[str]:
     signals = {fault.signal for fault in plan.faults if fault.target == "worker"}
     if task["kind"] == "nest":  # its own pool's worker is a descendant
         signals |= {fault.signal for fault in plan.faults if fault.target == "descendant"}
-    starved = any(step["do"] == "starve" for step in plan.steps)
-    if signals & {"SIGKILL", "SIGTERM"} or starved:
+    if signals & {"SIGKILL", "SIGTERM"} or plan.does("starve", "crowd"):
         names.add("WorkerDiedError")
-    if starved:
+    if plan.does("starve"):
         names.add("OSError")  # the task's own: its worker has been given the low limit
     deadly = {fault.signal for fault in plan.faults if fault.target == "descendant"} & {"SIGKILL", "SIGTERM"}
-    if deadly and "daemon" in task["leave"]:
+    if deadly and set(_DAEMONS) & set(task["leave"]):
         names.add("CalledProcessError")  # the program that makes a daemon of itself was struck before it was one
     if "SIGSTOP" in signals and task["kind"] == "stopped":
         names.add("value")  # continued, it returns
-    if plan.options.get("soft_timeout") and task["timeout"]:
+    if plan.options.get("soft_timeout"):  # of every task; and a busy machine makes a short one long
         names.add("SoftTimeoutError")
     ends_running = plan.end in _ENDING_RUNNING or (plan.end == "raise" and plan.on_error == "kill")
     if ends_running or plan.end == "cancel" or (plan.end == "raise" and plan.on_error == "cancel") or steps:
@@ -114,8 +152,8 @@ def exitcodes(plan: Plan, task: Step) -> set[int] | None:
     targets = {fault.target for fault in plan.faults}
     # The worker of a nested pool is a descendant, and its death is what the task raises.
     disturbed = "worker" in targets or (task["kind"] == "nest" and "descendant" in targets)
-    starved = any(step["do"] == "starve" for step in plan.steps)
-    return None if disturbed or starved else {_DEATHS[task["how"]]} if task["kind"] == "die" else set()
+    disturbed |= plan.does("starve", "crowd")
+    return None if disturbed else {_DEATHS[task["how"]]} if task["kind"] == "die" else set()
 
 
 def _own_outcomes(task: Step) -> list[str]:
@@ -125,7 +163,7 @@ def _own_outcomes(task: Step) -> list[str]:
     return {"die": ["WorkerDiedError"], "raise": ["LookupError"]}.get(kind, ["value"])
 
 
-def _draw_options(dice: random.Random) -> dict[str, Any]:
+def _draw_options(dice: random.Random, surroundings: str) -> dict[str, Any]:
     workers = dice.randint(1, 4)
     options: dict[str, Any] = {"max_workers": workers}
     choices: dict[str, list[Any]] = {
@@ -144,38 +182,42 @@ def _draw_options(dice: random.Random) -> dict[str, Any]:
     }
     for name in dice.sample(sorted(choices), dice.randint(0, 4)):
         options[name] = dice.choice(choices[name])
+    if surroundings not in _UNPRIVILEGED and dice.random() < 0.25:
+        options["containment"] = "strict"
     return options
 
 
 def _draw_task(dice: random.Random, label: str, lasts: float, options: dict[str, Any]) -> Step:
     """A task without a limit ends by itself; one with a limit hangs, so that nothing depends on the machine's speed."""
-    kind = dice.choices(["short", "burst", "large", "raise", "leave", "die", "nest", "hang"], [3, 2, 2, 1, 3, 3, 1, 6])[
-        0
-    ]
+    weights = {"short": 3, "burst": 2, "large": 2, "text": 1, "raise": 1, "leave": 3, "die": 3, "nest": 1, "hang": 6}
+    (kind,) = dice.choices(list(weights), list(weights.values()))
     task: Step = {"do": "submit", "label": label, "at": dice.uniform(0, lasts), "timeout": None, "leave": []}
     task["kind"] = dice.choice(HANGS) if kind == "hang" else kind
     if kind in ("hang", "nest"):
         task["timeout"] = dice.uniform(0.4, 1.5)
     if kind in ("hang", "leave", "die"):
-        task["leave"] = dice.sample(_LEFT, dice.randint(0, 3))
+        left = (*_LEFT, *TRACELESS) if "containment" in options else _LEFT
+        task["leave"] = dice.sample(left, dice.randint(0, 3))
     if kind == "die":
         task["how"] = dice.choice(sorted(_DEATHS))
     if kind == "burst":
         # Where a worker is good for a few tasks only, each of the burst costs a start.
         task["count"] = dice.randint(3, 12) if "max_tasks_per_child" in options else dice.randint(10, 300)
-    if kind == "large":
+    if kind in ("large", "text"):
         task["size"] = dice.choice([1, 70_000, 1_000_000, 20_000_000])
     task["runs"] = 1 + options.get("retries", 0)
     return task
 
 
-def _draw_interventions(dice: random.Random, lasts: float, count: int) -> list[Step]:
+def _draw_interventions(dice: random.Random, lasts: float, count: int, surroundings: str) -> list[Step]:
     endings, sizes = dice.choice([0, 0, 1, 2, 4]), dice.choice([0, 0, 1, 3])
     of = [(dice.choice(["cancel", "cancel_running", "kill"]), f"t{dice.randrange(count)}") for _ in range(endings)]
     steps: list[Step] = [{"do": do, "at": dice.uniform(0, lasts), "of": label} for do, label in of]
     steps += [{"do": "resize", "at": dice.uniform(0, lasts), "size": dice.randint(1, 4)} for _ in range(sizes)]
     if dice.random() < 0.15:
         steps.append({"do": "starve", "at": dice.uniform(0, lasts), "room": dice.randint(0, 12), "for": 0.5})
+    if surroundings in _UNPRIVILEGED and dice.random() < 0.5:
+        steps.append({"do": "crowd", "at": dice.uniform(0, lasts), "for": dice.uniform(0.1, 1.0)})
     return steps
 
 
@@ -188,8 +230,29 @@ def _draw_faults(dice: random.Random, lasts: float, end: str) -> list[Fault]:
 
 
 def _draw_fault(dice: random.Random, lasts: float, end: str) -> Fault:
-    target = dice.choice(["worker", "worker", "descendant", "descendant", "host", "janitor"])
-    signals = ["SIGSTOP"] if target == "host" else ["SIGKILL", "SIGSTOP", "SIGTERM"]
+    target = dice.choice(["worker", "worker", "descendant", "descendant", "host", "threads", "janitor"])
+    signals = {"host": ["SIGSTOP"], "threads": ["SIGUSR2"]}.get(target, ["SIGKILL", "SIGSTOP", "SIGTERM"])
     if target == "janitor" and end in _FATAL:
         signals = ["SIGTERM"]  # to which it is deaf; struck together with its host it is missed, as is written
     return Fault(dice.uniform(0, lasts), target, dice.choice(signals), dice.randrange(1000), dice.uniform(0.05, 1.2))
+
+
+def _draw_clogging(
+    dice: random.Random, lasts: float, options: dict[str, Any], steps: list[Step], faults: list[Fault]
+) -> None:
+    """Stop all workers, and send them much: text goes through their sockets, which are full before long."""
+    at, stops = dice.uniform(0, lasts), dice.uniform(0.3, 1.2)
+    faults += [Fault(at, "worker", "SIGSTOP", pick, stops) for pick in range(options["max_workers"])]
+    runs = 1 + options.get("retries", 0)
+    steps.append(
+        {
+            "do": "submit",
+            "label": "clog",
+            "at": at + 0.02,
+            "timeout": None,
+            "leave": [],
+            "kind": "text",
+            "size": 8_000_000,
+            "runs": runs,
+        }
+    )

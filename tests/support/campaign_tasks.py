@@ -22,6 +22,8 @@ def is_right(name: str, step: Step, value: object) -> bool:
     """Return whether this is what the task should have returned."""
     if step["kind"] == "large":
         return value == b"x" * step["size"]
+    if step["kind"] == "text":
+        return value == "x" * step["size"]
     return value == (square(_SHORT) if step["kind"] in ("short", "burst") else name)
 
 
@@ -42,35 +44,35 @@ def _leave(kinds: Iterable[str], name: str, reports: str) -> None:
             descendants.start([kind], name, reports)
 
 
-def _short(ledger: str, _reports: str, name: str, _step: Step, _data: bytes) -> int:
+def _short(ledger: str, _reports: str, name: str, _step: Step, _data: bytes | str) -> int:
     _enter(ledger, name)
     return square(_SHORT)
 
 
-def _large(ledger: str, _reports: str, name: str, _step: Step, data: bytes) -> bytes:
-    """Send it back; that its length is right, the host sees."""
+def _echo(ledger: str, _reports: str, name: str, _step: Step, data: bytes | str) -> bytes | str:
+    """Send it back; what is right, the host sees. Bytes go through shared memory, text through the socket."""
     _enter(ledger, name)
     return data
 
 
-def _raise(ledger: str, _reports: str, name: str, _step: Step, _data: bytes) -> None:
+def _raise(ledger: str, _reports: str, name: str, _step: Step, _data: bytes | str) -> None:
     _enter(ledger, name)
     raise LookupError(name)
 
 
-def _leave_something(ledger: str, reports: str, name: str, step: Step, _data: bytes) -> str:
+def _leave_something(ledger: str, reports: str, name: str, step: Step, _data: bytes | str) -> str:
     _enter(ledger, name)
     _leave(step["leave"], name, reports)
     return name
 
 
-def _die(ledger: str, reports: str, name: str, step: Step, _data: bytes) -> None:
+def _die(ledger: str, reports: str, name: str, step: Step, _data: bytes | str) -> None:
     _enter(ledger, name)
     _leave(step["leave"], name, reports)
     DEATHS[step["how"]]()
 
 
-def _hang(ledger: str, reports: str, name: str, step: Step, _data: bytes) -> str:
+def _hang(ledger: str, reports: str, name: str, step: Step, _data: bytes | str) -> str:
     _enter(ledger, name)
     _leave(step["leave"], name, reports)
     if step["kind"] == "sleep":
@@ -79,7 +81,7 @@ def _hang(ledger: str, reports: str, name: str, step: Step, _data: bytes) -> str
     return name
 
 
-def _nest(ledger: str, reports: str, name: str, step: Step, _data: bytes) -> str:
+def _nest(ledger: str, reports: str, name: str, step: Step, _data: bytes | str) -> str:
     """A pool in the worker, whose worker has left something and holds the interpreter lock."""
     from safepool import SafeProcessPoolExecutor
 
@@ -98,7 +100,8 @@ def _hold(reports: str, name: str) -> None:
 TASKS: dict[str, Callable[..., object]] = {
     "short": _short,
     "burst": _short,
-    "large": _large,
+    "large": _echo,
+    "text": _echo,
     "raise": _raise,
     "leave": _leave_something,
     "die": _die,

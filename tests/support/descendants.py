@@ -89,17 +89,29 @@ def start(kinds: Iterable[str], label: str, reports: str) -> None:
         _STARTERS[kind](f"{label}.{kind}", reports)
 
 
-def leave(command: list[str], *, start_new_session: bool = False, close_fds: bool = True) -> None:
+def leave(
+    command: list[str],
+    *,
+    start_new_session: bool = False,
+    close_fds: bool = True,
+    environment: dict[str, str] | None = None,
+) -> None:
     """Start a process and forget about it."""
     _started.append(
-        subprocess.Popen(command, stdin=subprocess.DEVNULL, start_new_session=start_new_session, close_fds=close_fds)
+        subprocess.Popen(
+            command,
+            stdin=subprocess.DEVNULL,
+            start_new_session=start_new_session,
+            close_fds=close_fds,
+            env=environment,
+        )
     )
 
 
-def start_mover(counter: str, lifetime: float) -> None:
+def start_mover(counter: str, lifetime: float, *, environment: dict[str, str] | None = None) -> None:
     """Start a chain of processes that never stay; it counts its generations in the file ``counter``."""
     program = _MOVER.format(most=MOST_GENERATIONS)
-    leave([sys.executable, "-I", "-S", "-c", program, counter, str(lifetime)])
+    leave([sys.executable, "-I", "-S", "-c", program, counter, str(lifetime)], environment=environment)
 
 
 def start_bomb() -> None:

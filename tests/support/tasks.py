@@ -250,14 +250,6 @@ DEATHS: dict[str, Callable[[], object]] = {
 }
 
 
-def square_in_a_strict_pool(number: int) -> int:
-    """Have a strict pool of one's own."""
-    from safepool import SafeProcessPoolExecutor
-
-    with SafeProcessPoolExecutor(1, containment="strict") as inner:
-        return inner.submit(square, number).result()
-
-
 def own_group() -> str:
     """Return the control group that this process is in."""
     with open("/proc/self/cgroup", encoding="ascii") as file:
@@ -268,3 +260,47 @@ def own_group_and_a_child_s() -> tuple[str, str]:
     """Return the control group that this process is in, and the one of a process that it starts."""
     shown = subprocess.run(["cat", "/proc/self/cgroup"], check=True, capture_output=True, text=True, env={}).stdout
     return own_group(), next(line[3:] for line in shown.splitlines() if line.startswith("0::"))
+
+
+def content_of(path: str) -> str:
+    """Return what stands in a file."""
+    with open(path, encoding="ascii") as file:
+        return file.read()
+
+
+def hold_memory(size: int) -> int:
+    """Touch so many bytes; return how many."""
+    return len(b"x" * size)
+
+
+def hold_memory_beneath(reports: str, gate: str, size: int) -> int:
+    """Have a process in a session of its own touch so many bytes once the gate opens, and keep them."""
+    program = (
+        "import sys; from support import tasks; tasks.work_then_wait(*sys.argv[1:4]); tasks.keep_memory(sys.argv[4])"
+    )
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    command = [sys.executable, "-c", program, reports, "beneath", gate, str(size)]
+    return subprocess.run(command, check=False, env=environment, start_new_session=True).returncode
+
+
+def keep_memory(size: str) -> NoReturn:
+    """Touch so many bytes, and hang."""
+    loop(b"x" * int(size))
+
+
+def use_cpu(seconds: float) -> tuple[float, float]:
+    """Use so many seconds of processor time; return that, and how many have passed meanwhile."""
+    began, used = time.monotonic(), time.process_time()
+    while time.process_time() - used < seconds:
+        pass
+    return time.process_time() - used, time.monotonic() - began
+
+
+def detach_from_another_group(reports: str, label: str) -> NoReturn:
+    """Have a process that has left the group, and not the session, start one in a session of its own; then hang."""
+    say = 'echo "$1 $$" > "$2"; exec sleep 900'
+    both = f'setsid sh -c \'{say}\' sh "$1.detached" "$2" & echo "$1.parent $$" > "$2"; wait'
+    descendants.leave(["timeout", "900", "sh", "-c", both, "sh", label, reports])  # timeout(1) makes itself a group
+    report(reports, label)
+    _hold_the_gil()
+    raise AssertionError("it is over")

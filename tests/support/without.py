@@ -13,9 +13,9 @@ __all__ = ["EXCEPTIONS", "reason_to_leave_out"]
 _ESCAPES = "what has left its worker's group is not found without /proc"
 _CONFIRMED = "that more than the worker itself is gone is not confirmed without /proc"
 _GRACE = "who outlives the worker is not known without /proc, and has nothing of its grace"
-_STRICT = "there is no strict containment without control groups"
+_STRICT = "there is no strict containment without control groups or, for a guardian, /proc, pidfds and F_SETSIG"
 
-# By test: the mechanism, and why.
+# By test, or file of tests: the mechanism, and why.
 EXCEPTIONS = {
     "executor/test_deadlines.py::test_timeout_ends_what_the_task_started_and_lists_it": ("proc", _ESCAPES),
     "executor/test_grace.py::test_grace_lets_a_task_write_its_last_word": ("proc", _GRACE),
@@ -39,26 +39,12 @@ EXCEPTIONS = {
         "proc",
         _ESCAPES,
     ),
-    "containment/test_strict.py::test_standard_containment_misses_exactly_those_without_a_trace": ("proc", _ESCAPES),
-    "containment/test_strict.py::test_host_that_dies_takes_everybody": ("cgroup", _STRICT),
-    "containment/test_strict.py::test_killed_future_is_ended_with_everybody": ("cgroup", _STRICT),
-    "containment/test_strict.py::test_shutdown_ends_everybody_that_finished_tasks_have_left": ("cgroup", _STRICT),
-    "containment/test_strict.py::test_strict_pool_inside_a_strict_pool": ("cgroup", _STRICT),
-    "containment/test_strict.py::test_swarm_of_forks_and_those_that_never_stay_are_ended": ("cgroup", _STRICT),
-    "containment/test_strict.py::test_task_past_its_deadline_is_ended_with_everybody": ("cgroup", _STRICT),
-    "containment/test_strict.py::test_where_no_group_can_be_made_the_error_says_why_and_what_to_do": (
-        "cgroup",
-        _STRICT,
-    ),
-    "containment/test_strict.py::test_worker_and_what_it_starts_are_in_one_group_and_the_host_is_not": (
-        "cgroup",
-        _STRICT,
-    ),
-    "containment/test_strict.py::test_worker_that_dies_takes_everybody": ("cgroup", _STRICT),
+    "containment/test_strict.py": ("proc", _STRICT),
+    "containment/test_guardian.py": ("proc", _STRICT),
 }
 
 
 def reason_to_leave_out(test: str, disabled: AbstractSet[str]) -> str | None:
     """Why this test (file and name, without parameters) is left out where these are taken away; None if it is not."""
-    mechanism, reason = EXCEPTIONS.get(test, ("", ""))
+    mechanism, reason = EXCEPTIONS.get(test) or EXCEPTIONS.get(test.partition("::")[0], ("", ""))
     return reason if mechanism in disabled else None

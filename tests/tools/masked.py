@@ -26,6 +26,7 @@ _NUMBERS = {
         "sendmsg": 46,
         "setsid": 112,
         "mkdir": 83,
+        "prctl": 157,
     },
     "aarch64": {
         "fcntl": 25,
@@ -35,6 +36,7 @@ _NUMBERS = {
         "sendmsg": 211,
         "setsid": 157,
         "mkdir": 34,  # mkdirat, there is no other
+        "prctl": 167,
     },
 }
 _EVERYWHERE = {"pidfd_send_signal": 424, "pidfd_open": 434}
@@ -63,6 +65,7 @@ FEATURES = {
     "kcmp": Feature("kcmp", errno.EPERM),
     "sendmsg": Feature("sendmsg", errno.EPERM),
     "mkdir": Feature("mkdir", errno.EROFS),
+    "subreaper": Feature("prctl", errno.EPERM, 0, 36),
 }
 
 

@@ -66,7 +66,7 @@ def test_json_tells_of_every_probe_and_agrees_with_the_exit_status(mark: str) ->
     done = subprocess.run([*DOCTOR, "--json"], env=environment(mark), capture_output=True, check=False, timeout=150)
     told = json.loads(done.stdout)
 
-    assert told.keys() == {"safepool", "python", "kernel", "cpus", "user", "holds", "probes"}
+    assert told.keys() == {"safepool", "python", "kernel", "cpus", "user", "holds", "strict_by", "probes"}
     assert [probe["name"] for probe in told["probes"]] == [probe.name for probe in PROBES]
     for probe in told["probes"]:
         assert probe.keys() == {"name", "needed_for", "status", "found", "lost", "remedy"}
@@ -164,11 +164,39 @@ def test_lifeline_that_does_not_fire_is_missed(mark: str) -> None:
 
 @pytest.mark.skipif(not is_possible(), reason="needs seccomp, and a machine whose calls have numbers here")
 def test_what_strict_containment_needs_is_missed_without_complaint(mark: str) -> None:
-    status, found = examine(mark, *MASKED, "mkdir", only="pidfd,cgroup")
-    assert found["cgroup"]["status"] == "missing"
-    assert found["cgroup"]["needed_for"] == STRICT
+    status, found = examine(mark, *MASKED, "mkdir", *MASKED, "subreaper", only="pidfd,cgroup,guardian")
+    assert {name: probe["status"] for name, probe in found.items()} == {
+        "pidfd": "ok",
+        "cgroup": "missing",
+        "guardian": "missing",
+    }
+    assert found["cgroup"]["needed_for"] == found["guardian"]["needed_for"] == STRICT
     assert "Delegate=yes" in found["cgroup"]["remedy"]
+    assert "Operation not permitted" in found["guardian"]["found"]
     assert status == 0
+
+
+@pytest.mark.skipif(not is_possible(), reason="needs seccomp, and a machine whose calls have numbers here")
+@pytest.mark.parametrize(
+    ("masks", "only", "kept"),
+    [
+        (["mkdir"], "cgroup,guardian", "guardian"),
+        (["mkdir", "subreaper"], "cgroup,guardian", None),
+        (["mkdir"], "guardian", None),
+    ],
+)
+def test_what_keeps_strict_containment_is_told_where_all_was_tried(
+    mark: str, masks: list[str], only: str, kept: str | None
+) -> None:
+    before = [word for mask in masks for word in (*MASKED, mask)]
+    command = [*before, *DOCTOR, "--only", only]
+    shown, told = (
+        subprocess.run([*command, *more], env=environment(mark), capture_output=True, check=True, timeout=150).stdout
+        for more in ([], ["--json"])
+    )
+    assert json.loads(told)["strict_by"] == kept
+    lines = [line for line in shown.decode().splitlines() if "is kept by" in line]
+    assert lines == ([] if kept is None else ['containment="strict" is kept by a guardian for each worker here'])
 
 
 def test_few_descriptors_are_missed(mark: str) -> None:

@@ -21,8 +21,9 @@ from safepool.tools import marked, pools, ps
 from safepool.tools.pools import Host as Seen
 from safepool.tools.pools import Worker, look
 from support import census
-from support.descendants import KINDS
+from support.descendants import KINDS, TRACELESS
 from support.eventually import eventually
+from support.halves import launcher_for
 from support.handles import gone
 from support.hosts import Host, Program
 from support.refusals import is_refused_in_one_line
@@ -84,6 +85,22 @@ def test_whoever_is_beneath_a_worker_is_shown_with_it_wherever_he_went(make_host
         assert below >= {everybody[label].pid for label in labels_of(name)[1:]}
         other = "w1" if name == "w0" else "w0"
         assert not below & {everybody[label].pid for label in labels_of(other)}
+
+
+def test_workers_beneath_guardians_are_shown_with_what_their_guardians_know(make_host: Callable[..., Host]) -> None:
+    """The host has not started them itself, and who carries no trace is known by his parent alone."""
+    host = make_host(max_workers=2, containment="strict", launcher=launcher_for("guardian"))
+    host.open_pool()
+    everybody = hang_everywhere(host, "loop", leave=(*KINDS, *TRACELESS))
+
+    found = workers_of(host.process.pid)
+
+    assert found.keys() == {everybody[name].pid for name in ("w0", "w1")}
+    for name in ("w0", "w1"):
+        below = {process.pid for process in found[everybody[name].pid].below}
+        assert below >= {everybody[label].pid for label in labels_of(name, (*KINDS, *TRACELESS))[1:]}
+        other = "w1" if name == "w0" else "w0"
+        assert not below & {everybody[label].pid for label in labels_of(other, (*KINDS, *TRACELESS))}
 
 
 def test_worker_without_a_task_is_idle(make_host: Callable[..., Host]) -> None:
@@ -343,8 +360,10 @@ def test_watch_looks_again_until_ctrl_c(tmp_path: Path) -> None:
 
 
 def test_watch_draws_over_what_it_has_drawn_on_a_terminal(terminal: dict[str, int]) -> None:
+    """On one that can do no more than that; ``test_ps_live`` has the others."""
     command = [sys.executable, "-m", "safepool", "ps", "--watch"]
-    with subprocess.Popen(command, stdout=terminal["theirs"], stderr=subprocess.PIPE) as watching:
+    plain = {**os.environ, "TERM": "dumb"}
+    with subprocess.Popen(command, stdout=terminal["theirs"], stderr=subprocess.PIPE, env=plain) as watching:
         drawn = b""
         while drawn.count(b"\x1b[H") < 2 or not drawn.endswith(b"\x1b[J"):
             drawn += os.read(terminal["ours"], 4096)

@@ -35,6 +35,19 @@ for generation in range(1, {most}):
         os._exit(0)
     time.sleep(0.005)
 """
+# Every generation is in a session of its own, starts its successor, and leaves at once; until it is told to stop.
+_FLEETING = """
+import mmap, os, struct, sys
+with open(sys.argv[1], "r+b") as file:
+    memory = mmap.mmap(file.fileno(), 16)
+generation = 0
+while not memory[8]:
+    generation += 1
+    memory[:8] = struct.pack("q", generation)
+    if os.fork():
+        os._exit(0)
+    os.setsid()
+"""
 # Overwrites its command line and the environment behind it, as setproctitle does.
 _RETITLED = """
 import ctypes, os, sys, time
@@ -103,6 +116,27 @@ def become_a_daemon(reports, label, gate):
 
 def explode(reports, label, counter):
     descendants.leave([sys.executable, "-I", "-S", "-c", _BOMB.format(chains=CHAINS, most=MOST_LINKS), counter])
+    report(reports, label)
+    tasks.loop()
+
+
+def start_fleeting(reports, label, counters, before=()):
+    """Start chains of processes of which each lives for as long as it takes to fork, some others, and hang."""
+    for counter in counters:
+        descendants.leave([*before, sys.executable, "-I", "-S", "-c", _FLEETING, counter])
+    descendants.start(descendants.KINDS, label, reports)
+    report(reports, label)
+    tasks.loop()
+
+
+def hold_still(reports, label, group):
+    """Start a process and have it frozen by a control group of version 1, where not even SIGKILL gets through."""
+    process = subprocess.Popen(["sleep", "900"])
+    for file, text in (("cgroup.procs", str(process.pid)), ("freezer.state", "FROZEN")):
+        with open(os.path.join(group, file), "w", encoding="ascii") as control:
+            control.write(text)
+    report(reports, f"{label}.frozen", str(process.pid))
+    descendants.start(("plain", "setsid"), label, reports)
     report(reports, label)
     tasks.loop()
 

@@ -10,7 +10,11 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import ctypes
 import json
+import os
+import platform
+import random
 import signal
 import sys
 import tempfile
@@ -22,16 +26,20 @@ from pathlib import Path
 if __name__ == "__main__":
     sys.path.insert(0, str(Path(__file__).parents[1]))
 
+from safepool._os.control_group import house_of_this_process
 from support import census
-from support.campaign_plan import Fault, Plan, allowed_outcomes, draw, exitcodes, may_break, names_of
+from support.campaign_plan import Fault, Plan, allowed_outcomes, draw, exitcodes, may_break, names_of, without
+from support.eventually import eventually
 from support.handles import Handle, gone
 from support.hosts import Program
 from support.rendezvous import Report
+from torture.surroundings import can_be_had, may_be_strict, surround
 
 __all__ = ["Campaign"]
 
 _HOST = Path(__file__).parents[1] / "support" / "campaign_host.py"
 _LONGEST_ROUND = 240.0  # seconds; what hangs for longer hangs for good
+_TGKILL = {"x86_64": 234, "aarch64": 131}  # the number of the system call: it signals one thread
 _ENDED = ("WorkerDiedError", "TaskTimeoutError", "TaskKilledError")  # nothing of such a task may be left
 
 
@@ -59,16 +67,27 @@ class Campaign:
                 return
 
     def run_round(self, seed: int) -> None:
-        """Run the round of that seed."""
-        plan = draw(seed)
+        """Run the round of that seed, as far as it can be had here."""
+        self.run_plan(_fit(draw(seed)))
+
+    def run_plan(self, plan: Plan) -> None:
+        """Run one round."""
         with tempfile.TemporaryDirectory(prefix="campaign-") as directory, _Round(plan, Path(directory)) as this:
             findings = list(this.judge())
             self.rounds += 1
             self.seen += this.seen
+            self.seen[f"host in {plan.surroundings} surroundings"] += 1
+            self.seen["strict pool"] += plan.is_strict
             if findings:
-                self.findings[seed] = findings
-                print(f"seed {seed}: {json.dumps(findings, indent=1)}\nplan: {json.dumps(plan)}", file=sys.stderr)
+                self.findings[plan.seed] = findings
+                print(f"seed {plan.seed}: {json.dumps(findings, indent=1)}\nplan: {json.dumps(plan)}", file=sys.stderr)
                 print(f"stderr of the host:\n{this.program.stderr[-6000:]}", file=sys.stderr, flush=True)
+
+
+def _fit(plan: Plan) -> Plan:
+    """Take from a plan what this machine, or this user, does not allow."""
+    plan = without(plan, surroundings=not can_be_had(plan.surroundings))
+    return without(plan, strictness=plan.is_strict and not may_be_strict(plan.surroundings))
 
 
 class _Round:
@@ -83,6 +102,7 @@ class _Round:
         self._descendants: dict[tuple[str, int], Handle] = {}
         self._read = 0  # so many reports have been looked at
         self._early: list[str] = []
+        self._marker = ""  # of the host's workers
 
     def __enter__(self) -> _Round:
         return self
@@ -109,6 +129,7 @@ class _Round:
         try:
             self.program.leaves_nothing()
             gone({f"{label} {pid}": handle for (label, pid), handle in self._descendants.items()})
+            eventually(lambda: not self._houses(), otherwise=lambda: f"control groups are left: {self._houses()}")
         except AssertionError as error:
             yield str(error)
         if not canary.alive():
@@ -116,16 +137,27 @@ class _Round:
         yield from self._early
         yield from (line for line in self.program.stderr.splitlines() if _is_alarming(line))
 
+    def _houses(self) -> list[str]:
+        """Return the control groups that have the host's name."""
+        if not self.plan.is_strict:
+            return []
+        with contextlib.suppress(OSError):  # strict without control groups, if that can be
+            return [str(path) for path in Path(house_of_this_process()).parent.glob(f"{self._marker.lower()}*")]
+        return []
+
     def _start(self) -> Handle:
         plan = self.directory / "plan"
         plan.write_text(json.dumps(self.plan._asdict()))
         ledger = self.directory / "ledger"
         ledger.touch()
+        for path, mode in ((self.directory, 0o777), (ledger, 0o666), (self.program.rendezvous.path, 0o666)):
+            os.chmod(path, mode)  # the host may be another user
+        launcher, environment = surround(self.plan.surroundings, self.directory)
         command = [sys.executable, str(_HOST), str(plan), self.program.rendezvous.path, str(ledger)]
-        self.program.run([*command, str(self.directory / "results")])
+        self.program.run([*launcher, *command, str(self.directory / "results")], environment=environment)
         canary = int(self.program.rendezvous.expect("canary").detail)
         self.program.spared.append(canary)
-        self.program.rendezvous.expect("begun")
+        self._marker = self.program.rendezvous.expect("begun").detail
         return self._stack.enter_context(Handle(canary))
 
     # --- faults ---
@@ -147,6 +179,9 @@ class _Round:
                 resumptions.remove((at, target))
 
     def _strike(self, fault: Fault) -> Handle | None:
+        if fault.target == "threads":
+            self._signal_threads(signal.Signals[fault.signal])
+            return None
         found = self._candidates(fault.target)
         if not found:
             return None
@@ -157,6 +192,15 @@ class _Round:
         target.send(signal.Signals[fault.signal])
         self.seen[f"{fault.signal} to {fault.target}"] += 1
         return target
+
+    def _signal_threads(self, signum: signal.Signals) -> None:
+        """Signal each thread of the host but the first, so that no call of the supervisor's waits undisturbed."""
+        host = self.program.process.pid
+        if self.program.process.poll() is not None:  # its number is ours until then
+            return
+        for thread in sorted(map(int, os.listdir(f"/proc/{host}/task")))[1:]:
+            if ctypes.CDLL(None).syscall(_TGKILL[platform.machine()], host, thread, int(signum)) == 0:
+                self.seen[f"{signum.name} to a thread"] += 1
 
     def _candidates(self, target: str) -> list[int]:
         host = self.program.process.pid
@@ -197,8 +241,7 @@ class _Round:
 
     def _look_at_settled(self, label: str, outcome: str) -> None:
         """What is alive now was alive when the future was settled."""
-        starved = any(step["do"] == "starve" for step in self.plan.steps)
-        if outcome in _ENDED and not starved:
+        if outcome in _ENDED and not self.plan.does("starve"):
             alive = [handle for (of, _), handle in self._descendants.items() if of == label and handle.alive()]
             if alive:
                 self._early.append(f"{label} was settled with {outcome} while these were alive: {alive}")
@@ -219,22 +262,30 @@ class _Round:
 
     def _judge_results(self, results: dict) -> Iterator[str]:
         runs = Counter((self.directory / "ledger").read_text().split())
-        starved = any(step["do"] == "starve" for step in self.plan.steps)
+        self.seen["SIGUSR2 handled"] += results["signals"]
+        self.seen["no room for a thread"] += results["crowded"]
         for task in (step for step in self.plan.steps if step["do"] == "submit"):
             for name in names_of(task):
                 if name in results["outcomes"]:
                     yield from self._judge_outcome(task, name, results["outcomes"][name], runs[name])
                 elif not results["interrupted"]:
                     yield from self._judge_refusal(name, results["refused"].get(name, "not submitted"))
+        for name in (name for name in results["refused"] if name.startswith("resize")):
+            yield from self._judge_refusal(name, results["refused"][name])
         for name in results["cancelled"]:
             if results["outcomes"][name]["name"] != "CancelledError":
                 yield f"{name} was cancelled, and yet it is {results['outcomes'][name]}"
+        yield from self._judge_belongings(results)
+
+    def _judge_belongings(self, results: dict) -> Iterator[str]:
         for what in ("files", "threads"):
-            if results[what] and not starved:
+            if results[what] and not self.plan.does("starve"):
                 yield f"the host has more {what} than before: {results[what]}"
 
     def _judge_refusal(self, name: str, refusal: str) -> Iterator[str]:
-        if not (refusal.startswith("InitializerError") and may_break(self.plan)):
+        is_broken = refusal.startswith("InitializerError") and may_break(self.plan)
+        is_crowded = "can't start new thread" in refusal and self.plan.does("crowd")
+        if not (is_broken or is_crowded):
             yield f"{name} was refused: {refusal}"
 
     def _judge_outcome(self, task: dict, name: str, outcome: dict, runs: int) -> Iterator[str]:
@@ -265,10 +316,12 @@ def main() -> int:
     """Run a campaign; return 1 if it has found anything."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--campaign", type=float, default=60.0, metavar="SECONDS", help="for how long (60)")
-    parser.add_argument("--seed", type=int, default=0, metavar="N", help="the seed of the first round (0)")
+    parser.add_argument("--seed", type=int, metavar="N", help="the seed of the first round (a random one, shown)")
     arguments = parser.parse_args()
     campaign = Campaign()
-    campaign.run(arguments.campaign, arguments.seed)
+    seed = random.randrange(1_000_000) if arguments.seed is None else arguments.seed
+    print(f"{platform.python_implementation()} {platform.python_version()}; the first seed is {seed}", flush=True)
+    campaign.run(arguments.campaign, seed)
     print(f"{campaign.rounds} rounds; seen: {dict(sorted(campaign.seen.items()))}")
     print(f"seeds of rounds that failed: {sorted(campaign.findings) or 'none'}")
     return 1 if campaign.findings else 0

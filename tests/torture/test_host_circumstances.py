@@ -13,6 +13,7 @@ import textwrap
 import time
 from pathlib import Path
 
+import psutil
 import pytest
 
 from support import census
@@ -23,7 +24,7 @@ from support.scenes import STATUS, hang_everywhere, hold_janitor, labels_of, str
 
 pytestmark = [pytest.mark.torture, pytest.mark.timeout(240)]
 
-LARGE = 1 << 30  # bytes that a large host has touched
+LARGE = 4 << 30  # bytes that a large host has touched, where a third of what is free is as much
 SATURATING = 2 * (os.cpu_count() or 1)
 
 
@@ -106,15 +107,17 @@ def test_program_sigkilled_while_its_workers_import_it_leaves_nothing(make_progr
 # --- how large and how busy ---
 
 
-def test_host_that_holds_a_gigabyte_and_is_sigkilled_on_a_busy_machine_leaves_nothing(make_host, measured, stack):
+def test_host_that_holds_four_gigabytes_and_is_sigkilled_on_a_busy_machine_leaves_nothing(make_host, measured, stack):
     """The kernel lets go of its memory before it closes its pipes, and nobody gets the processor for himself."""
     host = make_host(max_workers=2)
     canary = host.canary()
     host.open_pool()
     everybody = hang_everywhere(host, "c")
-    host.tell("hold_memory", size=LARGE)
+    large = min(LARGE, free_memory() // 3)
+    host.tell("hold_memory", size=large)
     host.rendezvous.expect("holding")
-    assert resident(host.process.pid) > LARGE
+    assert resident(host.process.pid) > large
+    measured("resident", resident(host.process.pid))
     burners = [stack.enter_context(burner()) for _ in range(SATURATING)]
     eventually(lambda: all(census.look_at(burning.pid).ticks > 5 for burning in burners))
 
@@ -125,6 +128,15 @@ def test_host_that_holds_a_gigabyte_and_is_sigkilled_on_a_busy_machine_leaves_no
     host.leaves_nothing()
     assert canary.alive()
     assert all(burning.poll() is None for burning in burners)
+
+
+def free_memory():
+    """How many bytes are free, or may be had at all in a container, which sees its own limit there."""
+    found = [psutil.virtual_memory().available]
+    for limit in ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"):
+        with contextlib.suppress(OSError, ValueError):  # not there, or "max"
+            found.append(int(Path(limit).read_text()))
+    return min(found)
 
 
 def resident(pid):

@@ -16,18 +16,10 @@ from support import census
 from support.eventually import eventually
 from support.handles import gone
 from support.scenes import hang_everywhere, strike, workers_of
+from torture.surroundings import surround
 from torture.users import AS_A_USER, NEEDS_ROOT
 
 pytestmark = [pytest.mark.torture, pytest.mark.timeout(180)]
-
-# A full file system in a mount namespace of the host's own.
-_FULL = """
-for at in /dev/shm "$0"; do
-    mount -t tmpfs -o size=4k none $at || exit 1
-    head -c 100000 /dev/zero > $at/full
-done
-exec "$@"
-"""
 
 # Has one system call fail, by a filter that is inherited over exec: number, argument to look at, its value, error.
 _WITHOUT = """
@@ -45,7 +37,7 @@ assert libc.prctl(38, 1, 0, 0, 0) == 0 and libc.prctl(22, 2, program) == 0, os.s
 os.execv(sys.argv[5], sys.argv[5:])
 """
 OF_A_WORKER = 8  # descriptors in the host, beside the memory of its record: three sockets, three ends of pipes, a pidfd
-PIDFD_OPEN, PIDFD_SEND_SIGNAL, MEMFD_CREATE, FCNTL = 434, 424, 319, 72
+PIDFD_OPEN, PIDFD_SEND_SIGNAL, MEMFD_CREATE, FCNTL, SOCKETPAIR = 434, 424, 319, 72, 53
 F_SETSIG = 10
 
 NEEDS_X86 = pytest.mark.skipif(platform.machine() != "x86_64", reason="the numbers of system calls are those of x86-64")
@@ -125,12 +117,10 @@ def test_host_that_may_have_no_more_processes_cannot_start_a_worker_and_says_so(
 
 @NEEDS_ROOT
 def test_full_file_systems_are_nothing_that_a_pool_needs(make_host, tmp_path):
-    folder = tmp_path / "full"
-    folder.mkdir()
-    launcher = ["unshare", "-m", "sh", "-c", _FULL, str(folder)]
-    host = make_host(max_workers=2, launcher=launcher, environment={"TMPDIR": str(folder)})
+    launcher, environment = surround("full", tmp_path)
+    host = make_host(max_workers=2, launcher=launcher, environment=environment)
     host.open_pool()
-    for number, where in enumerate(("/dev/shm", str(folder))):
+    for number, where in enumerate(("/dev/shm", environment["TMPDIR"])):
         host.submit(f"full{number}", "torture.acts:can_write_to", where)
         assert host.outcome(f"full{number}") == {"value": errno.ENOSPC}
 
@@ -251,3 +241,22 @@ def test_filter_refuses_that_call_and_no_other():
     outcome = subprocess.run(command, check=False, capture_output=True, text=True)
     assert outcome.stdout == "made\n"
     assert f"[Errno {errno.ENOSYS}]" in outcome.stderr
+
+
+@NEEDS_X86
+def test_machine_without_room_for_another_file_cannot_start_a_worker_and_says_so(make_host):
+    """ENFILE is the whole machine's, and has no namespace: so it is the answer of a filter, of this host alone."""
+    host = make_host(max_workers=1, launcher=without(SOCKETPAIR, errno.ENFILE))
+    canary = host.canary()
+    host.open_pool()
+    host.submit("task", "square", 7)
+
+    outcome = host.outcome("task")
+
+    assert outcome["error"] == "WorkerDiedError", outcome
+    assert "Too many open files in system" in outcome["text"]
+    assert not workers_of(host)
+    assert canary.alive()
+    host.tell("return")
+    assert host.finish() == 0
+    host.leaves_nothing()

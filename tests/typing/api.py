@@ -12,13 +12,14 @@ from collections.abc import Iterator
 from concurrent.futures import Executor, Future
 from multiprocessing.context import BaseContext
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from typing_extensions import assert_type
 
 from safepool import (
     EndedProcess,
     InitializerError,
+    LeakError,
     QueueFullError,
     SafeFuture,
     SafeProcessPoolExecutor,
@@ -33,6 +34,7 @@ from safepool import (
     get_context,
     get_reusable_executor,
     get_worker,
+    no_leaks,
     process,
 )
 
@@ -55,6 +57,7 @@ def prepare(path: str) -> None:
 
 def construction() -> None:
     assert_type(SafeProcessPoolExecutor(), SafeProcessPoolExecutor)
+    assert_type(SafeProcessPoolExecutor(containment="strict").strict_by, Literal["group", "guardian"] | None)
     SafeProcessPoolExecutor(4, multiprocessing.get_context("spawn"), prepare, ("path",))
     SafeProcessPoolExecutor(
         max_workers=4,
@@ -96,6 +99,7 @@ def futures(pool: SafeProcessPoolExecutor) -> None:
     assert_type(future.cancel(), bool)
     assert_type(future.cancel(cancel_running=True), bool)
     assert_type(future.leftovers, tuple[EndedProcess, ...])
+    assert_type(future.peak_memory, int | None)
     assert_type(future.pid, int | None)
     assert_type(future.started_at, float | None)
     future.kill()
@@ -145,6 +149,9 @@ def in_a_worker() -> None:
 def limits() -> None:
     SafeProcessPoolExecutor(soft_timeout=1, memory_limit=1 << 30, max_worker_memory="1GiB", exit_timeout=1)
     SafeProcessPoolExecutor(finalizer=prepare, finalargs=("path",), max_pending=10, when_full="raise", leftovers="end")
+    SafeProcessPoolExecutor(containment="strict", cpu_limit=1.5, measure_memory=True)
+    SafeProcessPoolExecutor(detached="spare")
+    SafeProcessPoolExecutor(detached="keep")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
     SafeProcessPoolExecutor(when_full="wait")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
     SafeProcessPoolExecutor(leftovers="kill")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
 
@@ -187,6 +194,17 @@ def counting() -> None:
     assert_type(cpu_count(only_physical_cores=True), int)
 
 
+def leaks() -> str:
+    try:
+        with no_leaks(patience=1, end=True) as watch:
+            assert_type(watch, None)
+            return "a block that may not swallow what leaves it"
+    except LeakError as leak:
+        assert_type(leak.processes, tuple[EndedProcess, ...])
+        assert_type(leak.ended[0].pid, int)
+        raise
+
+
 def contexts() -> None:
     assert_type(get_context(), BaseContext)
 
@@ -200,6 +218,7 @@ def errors(pool: SafeProcessPoolExecutor) -> None:
         assert_type(timeout.timeout, float)
         assert_type(timeout.elapsed, float)
         assert_type(timeout.stack, str)
+        assert_type(timeout.peak_memory, int | None)
         assert_type(timeout.ended, tuple[EndedProcess, ...])
     except InitializerError as broken:
         assert_type(broken.attempts, int)
@@ -214,6 +233,7 @@ def errors(pool: SafeProcessPoolExecutor) -> None:
     except TaskMemoryError as memory:
         assert_type(memory.limit, int)
         assert_type(memory.used, int)
+        assert_type(memory.by_kernel, bool)
     except SoftTimeoutError as soft:
         assert_type(soft.timeout, float)
     except QueueFullError as full:

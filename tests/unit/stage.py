@@ -103,6 +103,7 @@ class PlayedWorker:
         self.pid = 100_000 + next(_numbers)
         self.pidfd = 1_000 + next(_numbers)  # only looked at
         self.marker = "PLAYED"
+        self.control_group = None
         self.begun: tuple[int, float] | None = None
 
     # --- as a worker ---

@@ -17,6 +17,7 @@ from safepool.errors import (
     ContainmentError,
     EndedProcess,
     InitializerError,
+    LeakError,
     LeftoverWarning,
     QueueFullError,
     SoftTimeoutError,
@@ -58,6 +59,7 @@ FACTS: dict[type[Any], dict[str, Any]] = {
         "ended": ENDED,
     },
     QueueFullError: {"max_pending": 3},
+    LeakError: {"processes": ENDED, "patience": 2.0, "ended": ENDED[:1]},
     TaskKilledError: {"task": "work(1)", "pid": 5, "reason": "future.kill()", "ended": ENDED},
     ContainmentError: {"reason": "/sys/fs/cgroup/x cannot be made: Permission denied"},
     InitializerError: {"attempts": 3, "reason": "it raised ValueError: no"},
@@ -140,6 +142,7 @@ def test_error_message_is_one_text(kind: type[Any]) -> None:
         (TaskTimeoutError, concurrent.futures.TimeoutError),
         (TaskKilledError, RuntimeError),
         (TransferError, BrokenProcessPool),
+        (LeakError, AssertionError),
     ],
 )
 def test_error_is_caught_as_the_standard_librarys(kind: type[Any], caught_as: type[BaseException]) -> None:
@@ -230,6 +233,9 @@ class _MyTaskMemoryError(TaskMemoryError): ...
 class _MyQueueFullError(QueueFullError): ...
 
 
+class _MyLeakError(LeakError): ...
+
+
 class _MyContainmentError(ContainmentError): ...
 
 
@@ -247,4 +253,5 @@ SUBCLASSES: dict[type[Any], type[Any]] = {
     TaskMemoryError: _MyTaskMemoryError,
     QueueFullError: _MyQueueFullError,
     ContainmentError: _MyContainmentError,
+    LeakError: _MyLeakError,
 }

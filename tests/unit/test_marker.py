@@ -25,6 +25,14 @@ def test_worker_markers_differ_and_begin_with_the_host_s() -> None:
     assert all(re.fullmatch(f"{marker.host_marker()}_[0-9]+", name) for name in markers)
 
 
+def test_marker_of_one_that_spares_is_not_found_by_what_the_others_are_looked_for_by() -> None:
+    name = marker.next_worker_marker(sparing=True)
+    assert re.fullmatch(f"{marker.host_marker()}s_[0-9]+", name)
+    assert marker.is_sparing(name)
+    assert not marker.is_sparing(marker.next_worker_marker())
+    assert not name.startswith(f"{marker.host_marker()}_")
+
+
 def test_no_worker_marker_is_the_beginning_of_another_s_variable() -> None:
     """``..._1`` must not be found where ``..._10`` stands: what is looked for ends with the equals sign."""
     first, tenth = f"{marker.host_marker()}_1=", f"{marker.host_marker()}_10=1"

@@ -40,6 +40,13 @@ def test_forked_child_s_marker_names_the_child() -> None:
     assert child[1].startswith(f"{child[0]}.")
 
 
+def test_marker_of_one_that_spares_says_so() -> None:
+    name = next_worker_marker(sparing=True)
+    environment = f"PATH=/bin\0{name}={marker_value()}\0".encode()
+    number = int(name.rpartition("_")[2])
+    assert origins_in(environment) == [Origin(host_marker(), number, leader(os.getpid()), is_sparing=True)]
+
+
 def test_marker_of_each_pool_is_found() -> None:
     other = TOKEN.replace("0", "f")
     environment = f"{TOKEN}_1=7.70.{HERE}\0HOME=/\0{other}_12=8.80.{HERE}\0".encode()

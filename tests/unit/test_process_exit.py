@@ -57,6 +57,15 @@ def hold() -> Iterator[Callable[[int], int]]:
         os.close(pidfd)
 
 
+def test_number_of_the_dead_that_still_names_a_session_of_the_living_is_nobody_s(brood: Brood) -> None:
+    """A dead host's number is that when its own children live on; some kernels have another error for it."""
+    leader = brood.python("if not os.fork():\n    say('member')\n    stay()")
+    leader.wait(30)
+    member = brood.hold("member")["member"]
+    assert os.getsid(member.pid) == leader.pid
+    assert process_exit.open_pidfd(leader.pid) is None
+
+
 @pytest.mark.parametrize(("script", "status"), ENDS)
 def test_end_is_told_and_stays_known_until_it_is_reaped(
     brood: Brood, hold: Callable[[int], int], script: str, status: int

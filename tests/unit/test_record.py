@@ -282,9 +282,10 @@ def test_what_the_host_tells_leaves_clock_and_warning_alone() -> None:
     assert record.ring.take() == b""
 
 
-def test_memory_that_is_too_small_is_no_record() -> None:
+@pytest.mark.parametrize("size", [0, 50], ids=["just being made", "short"])
+def test_memory_that_is_too_small_is_no_record(size: int) -> None:
     fd = os.memfd_create("short")
-    os.write(fd, bytes(50))
+    os.write(fd, bytes(size))
     assert read_words(fd) is None
     os.close(fd)
 

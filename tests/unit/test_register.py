@@ -38,6 +38,14 @@ def test_entered_trees_are_on_record_until_they_are_struck_off(register: Registe
     assert read_leaders(register.fd) == [leaders[0], leaders[2]]
 
 
+def test_trees_in_which_some_are_to_be_left_alone_are_read_by_themselves(register: Register) -> None:
+    slots = [register.enter(Leader(pid, pid * 10), sparing=pid % 2 == 0) for pid in (11, 12, 13, 14)]
+    assert read_leaders(register.fd) == [Leader(11, 110), Leader(13, 130)]
+    assert read_leaders(register.fd, sparing=True) == [Leader(12, 120), Leader(14, 140)]
+    register.strike(slots[1])
+    assert read_leaders(register.fd, sparing=True) == [Leader(14, 140)]
+
+
 def test_free_records_are_used_again(register: Register) -> None:
     slots = [register.enter(Leader(pid, 1)) for pid in range(1, 101)]
     size = os.fstat(register.fd).st_size

@@ -51,6 +51,17 @@ def test_members_are_found_whatever_way_out_they_took(brood: Brood) -> None:
     gone(handles)
 
 
+def test_where_sessions_are_spared_only_the_leader_s_own_counts(brood: Brood) -> None:
+    tree = Tree(brood, EVERY_WAY_OUT)
+    handles = brood.hold("leader", *WAYS_OUT)
+    members = TreeMembers(tree.leader, f"{tree.marker}=".encode(), spares_sessions=True)
+
+    assert find(members) == {handles[name].pid for name in ("leader", "plain", "group")}
+
+    tree.end()
+    gone(handles)
+
+
 def test_member_of_the_session_is_found_without_marker_and_parent(brood: Brood) -> None:
     tree = Tree(brood, "leave('orphan', fork_and_leave, lambda: os.setpgid(0, 0)); say('leader'); stay()")
     handles = brood.hold("leader", "orphan")

@@ -1,0 +1,211 @@
+"""``safepool ps --watch`` at a terminal: with rich one picture that is kept up to date, without it the plain one."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import re
+import select
+import signal
+import struct
+import subprocess
+import sys
+import termios
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from support.descendants import KINDS
+from support.eventually import eventually
+from support.hosts import Host
+from support.scenes import hang_everywhere, labels_of
+
+pytestmark = pytest.mark.timeout(120)
+
+WATCH = [sys.executable, "-m", "safepool", "ps", "--watch"]
+OTHER_SCREEN, FIRST_SCREEN = "\x1b[?1049h", "\x1b[?1049l"
+HIDE, SHOW = "\x1b[?25l", "\x1b[?25h"
+
+
+class Screen:
+    """A terminal, and what has come to it."""
+
+    def __init__(self, terminal: dict[str, int], lines: int, columns: int) -> None:
+        self._ours, self.theirs = terminal["ours"], terminal["theirs"]
+        self.shown = ""
+        self.resize(lines, columns)
+
+    def resize(self, lines: int, columns: int) -> None:
+        fcntl.ioctl(self._ours, termios.TIOCSWINSZ, struct.pack("HHHH", lines, columns, 0, 0))
+
+    def modes(self) -> list[object]:
+        return termios.tcgetattr(self.theirs)
+
+    def sees(self, text: str, *, within: float = 60.0) -> str:
+        """Wait until a text comes; return all that came up to it, since the last time."""
+        deadline = time.monotonic() + within
+        while text not in self.shown:
+            assert time.monotonic() < deadline, f"{text!r} did not come; on the screen: {self.shown[-3000:]!r}"
+            self.read(0.1)
+        seen, _, self.shown = self.shown.partition(text)
+        return seen + text
+
+    def read(self, within: float = 0.0) -> str:
+        while select.select([self._ours], [], [], within)[0]:
+            self.shown += os.read(self._ours, 1 << 16).decode(errors="replace")
+            within = 0.0
+        return self.shown
+
+
+@pytest.fixture
+def screen(terminal: dict[str, int]) -> Screen:
+    return Screen(terminal, 40, 150)
+
+
+@pytest.fixture
+def watch(screen: Screen) -> Iterator[Callable[..., subprocess.Popen[bytes]]]:
+    """Start the command on the terminal, as the leader of a session that has it."""
+    started: list[subprocess.Popen[bytes]] = []
+
+    def start(*options: str, **variables: str) -> subprocess.Popen[bytes]:
+        environment = {**os.environ, "TERM": "xterm-256color", **variables}
+        for name in ("COLUMNS", "LINES", "NO_COLOR"):
+            environment.pop(name, None)
+        on_terminal = (
+            "import fcntl, os, sys, termios\nfcntl.ioctl(0, termios.TIOCSCTTY, 0)\nos.execvp(sys.argv[1], sys.argv[1:])"
+        )
+        started.append(
+            subprocess.Popen(
+                [sys.executable, "-c", on_terminal, *WATCH, *options],
+                stdin=screen.theirs,
+                stdout=screen.theirs,
+                stderr=screen.theirs,
+                env=environment,
+                start_new_session=True,
+            )
+        )
+        return started[-1]
+
+    yield start
+    for process in started:
+        process.kill()
+        process.wait()
+
+
+@pytest.fixture
+def rich() -> None:
+    pytest.importorskip("rich")
+
+
+def plain(text: str) -> str:
+    """Without what moves the cursor and colours."""
+    return re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", text)
+
+
+def seen_below(lines: list[str]) -> list[str]:
+    """Lines of what is beneath a worker."""
+    return [line for line in lines if re.match(r" {4,}\d+ ", line)]
+
+
+def test_workers_are_shown_with_their_tasks_and_what_is_beneath_them(
+    rich: None, make_host: Callable[..., Host], screen: Screen, watch: Callable[..., subprocess.Popen[bytes]]
+) -> None:
+    host = make_host(max_workers=1, task_timeout=500)
+    host.open_pool()
+    everybody = hang_everywhere(host, "loop", workers=1)
+    watch("--tree")
+    screen.sees(OTHER_SCREEN)
+    screen.sees(f"host {host.process.pid}: ")
+    seen = plain(screen.sees("\x1b[H")).splitlines()  # the next picture begins
+    worker = everybody["w0"].pid
+    (line,) = (line for line in seen if line.strip().startswith(f"{worker} "))
+    assert re.fullmatch(rf"  {worker} +busy +#1 +\S+ .* MiB +.* {len(seen_below(seen))}, .* MiB *", line), line
+    for name in labels_of("w0")[1:]:
+        assert any(shown.strip().startswith(f"{everybody[name].pid} ") for shown in seen_below(seen)), name
+
+
+def test_picture_is_kept_up_to_date(
+    rich: None, make_host: Callable[..., Host], screen: Screen, watch: Callable[..., subprocess.Popen[bytes]]
+) -> None:
+    watch()
+    screen.sees("Ctrl-C to leave")
+    host = make_host(max_workers=1)
+    host.open_pool()
+    hang_everywhere(host, "loop", workers=1, leave=())
+    screen.sees(f"host {host.process.pid}: ")
+
+
+def test_picture_follows_the_size_of_the_terminal(
+    rich: None, make_host: Callable[..., Host], screen: Screen, watch: Callable[..., subprocess.Popen[bytes]]
+) -> None:
+    host = make_host(max_workers=1)
+    host.open_pool()
+    hang_everywhere(host, "loop", workers=1, leave=KINDS)
+    watch("--tree")
+    screen.sees("BELOW")
+    screen.resize(10, 40)
+    screen.read()
+    screen.shown = ""
+
+    def fits() -> bool:
+        """The last whole picture has no line that is longer than the terminal is wide, and no more than are shown."""
+        pictures = screen.read(0.1).split("\x1b[H")[1:-1]
+        lines = plain(pictures[-1]).splitlines() if pictures else []
+        return bool(lines) and len(lines) <= 10 and max(map(len, lines)) <= 40
+
+    eventually(fits, otherwise=lambda: repr(screen.shown[-2000:]))
+
+
+@pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM])
+def test_terminal_is_left_as_it_was(
+    rich: None, screen: Screen, watch: Callable[..., subprocess.Popen[bytes]], signum: signal.Signals
+) -> None:
+    before = screen.modes()
+    watching = watch()
+    shown = screen.sees("Ctrl-C to leave")
+    assert OTHER_SCREEN in shown
+    assert HIDE in shown
+    if signum == signal.SIGINT:
+        os.write(screen._ours, b"\x03")
+    else:
+        watching.send_signal(signum)
+
+    assert watching.wait(30) == (0 if signum == signal.SIGINT else 128 + signum)
+
+    rest = screen.read(0.1)
+    assert FIRST_SCREEN in rest
+    assert SHOW in rest
+    assert "Traceback" not in rest
+    assert screen.modes() == before
+
+
+def test_name_of_a_process_commands_neither_the_terminal_nor_the_picture(
+    rich: None, make_host: Callable[..., Host], screen: Screen, watch: Callable[..., subprocess.Popen[bytes]]
+) -> None:
+    host = make_host(max_workers=1)
+    host.open_pool()
+    nasty = "[bold]x[/nonsense]\x1b]0;title\x07"
+    host.submit("task", "run_command", ["sh", "-c", "sleep 900; :", nasty])
+    watch("--tree")
+    screen.sees("sleep 900")
+    screen.sees("busy")
+    assert "\x1b]0;" not in screen.read(1.5)
+
+
+@pytest.mark.parametrize("why", ["not installed", "dumb terminal"])
+def test_without_rich_the_plain_picture_is_drawn(
+    screen: Screen, watch: Callable[..., subprocess.Popen[bytes]], tmp_path: Path, why: str
+) -> None:
+    variables = {"TERM": "dumb"}
+    if why == "not installed":
+        (tmp_path / "rich.py").write_text("raise ImportError('not here')")
+        path = os.pathsep.join([str(tmp_path), *filter(None, sys.path)])
+        variables = {"PYTHONPATH": path}
+    watching = watch(**variables)
+    shown = screen.sees("\x1b[J") + screen.sees("\x1b[J")
+    assert shown.startswith("\x1b[H")
+    assert OTHER_SCREEN not in shown
+    os.write(screen._ours, b"\x03")
+    assert watching.wait(30) == 0
