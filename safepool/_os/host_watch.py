@@ -35,14 +35,13 @@ class HostWatch:
 
     Args:
         read_fd: The lifeline.
-        host: The number of who started us; 0 for whoever is our parent now.
+        host: The number of who started us.
     """
 
     def __init__(self, read_fd: int, host: int) -> None:
         self._fd = read_fd
         self._pipe = os.fstat(read_fd)  # a task may close it, and what has its number then is none of ours
-        parent = os.getppid()
-        self._host = host if host and parent else parent
+        self._host = host if os.getppid() else 0
 
     def start(self) -> None:
         """Watch from now on."""

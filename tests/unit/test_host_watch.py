@@ -123,19 +123,6 @@ time.sleep(0.5)  # five looks; that nothing comes of them cannot be waited for
         assert handles["worker"].alive()
 
 
-def test_worker_that_is_not_told_who_started_it_takes_its_parent_for_that(brood: Brood) -> None:
-    source = """
-    from safepool._os.host_watch import HostWatch
-    HostWatch(int(sys.argv[1]), 0).start()
-    say("worker")
-    stay()
-    """
-    host = brood.python(_HOST, brood.text(source), stdin=subprocess.PIPE, env={"SAFEPOOL_DISABLE": "pipe_watch"})
-    handles = brood.hold("host", "worker")
-    host.kill()
-    gone(handles)
-
-
 def test_worker_whose_host_was_gone_before_it_looked_ends_itself(brood: Brood) -> None:
     """Its parent is somebody else from the start, and the pipe is held open by somebody."""
     reader, writer = os.pipe()
