@@ -128,7 +128,7 @@ time.sleep(0.5)  # five looks; that nothing comes of them cannot be waited for
 def test_file_that_takes_the_place_of_the_pipe_during_a_look_is_not_taken_for_it(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """1. The pipe is found to be open. 2. A task puts a file with bytes in it under its number. 3. That is waited for."""
+    """1. The pipe is found to be open. 2. A task puts a file with bytes in it in its place. 3. That is waited for."""
     pipe, other = os.pipe(), os.pipe()
     os.write(other[1], b"x")
     watch = host_watch.HostWatch(pipe[0], os.getppid())
