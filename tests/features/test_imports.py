@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 from contract.scripts import environment, run_script
+from safepool._os.janitor import PACKAGE_ROOT
 
 # Beyond what an interpreter has loaded, and what multiprocessing's own spawn loads into each of its processes.
 OURS = {
@@ -72,3 +73,26 @@ def test_executor_is_there_without_what_it_does_not_need() -> None:
     assert {name for name in ours if name.partition(".")[0] not in sys.stdlib_module_names} <= {
         name for name in ours if name.partition(".")[0] == "safepool"
     }
+
+
+def test_guardian_loads_little_before_its_worker_is_on_its_way() -> None:
+    """The host waits for it until then."""
+    show = "import sys; names = list(sys.modules); import json; print(json.dumps(names))"
+    ours = f"import sys; sys.path.append({PACKAGE_ROOT!r}); import safepool._os.guardian_main; "
+    bare, loaded = (
+        set(
+            json.loads(subprocess.run([sys.executable, "-I", "-S", "-c", code], capture_output=True, check=True).stdout)
+        )
+        for code in (show, ours + show)
+    )
+    assert (
+        loaded - bare
+        == {
+            "__future__",
+            "errno",
+            "safepool",
+            "safepool._os",
+            "safepool._os.guardian_main",
+        }
+        - bare
+    )
