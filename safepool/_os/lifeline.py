@@ -70,8 +70,7 @@ class ArmedPipe:
 
     def arm(self, group: int) -> None:
         """From now on, end this group when something is written or the last writer closes; if the kernel can."""
-        if has("setsig"):
-            arm(self.read_fd, group)
+        if arm(self.read_fd, group):
             self._group = group
 
     def disarm(self) -> None:
@@ -116,11 +115,18 @@ class ArmedPipe:
         self.close_read()
 
 
-def arm(read_fd: int, group: int) -> None:
-    """Have the kernel SIGKILL the group when something is written to the pipe or its last writer closes."""
+def arm(read_fd: int, group: int) -> bool:
+    """Have the kernel SIGKILL the group when something is written to the pipe or its last writer closes.
+
+    Returns:
+        False if it cannot.
+    """
+    if not has("setsig"):
+        return False
     fcntl.fcntl(read_fd, fcntl.F_SETOWN, -group)
     fcntl.fcntl(read_fd, fcntl.F_SETSIG, signal.SIGKILL)
     fcntl.fcntl(read_fd, fcntl.F_SETFL, fcntl.fcntl(read_fd, fcntl.F_GETFL) | os.O_ASYNC)
+    return True
 
 
 def adopt_lifeline(read_fd: int) -> None:
@@ -132,8 +138,7 @@ def adopt_lifeline(read_fd: int) -> None:
     (``test_worker_whose_host_died_before_arming_ends_itself``)
     """
     os.set_inheritable(read_fd, False)
-    if has("setsig"):
-        arm(read_fd, os.getpgrp())
+    arm(read_fd, os.getpgrp())
     if has_hung_up(read_fd):
         os.killpg(0, signal.SIGKILL)
 

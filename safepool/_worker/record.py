@@ -29,7 +29,6 @@ import os
 import struct
 import time
 
-from safepool._os.memory_file import new_memory_file
 from safepool._plain import NamedTuple
 from safepool._worker.ring import AnswerRing
 
@@ -49,7 +48,11 @@ class StartRecord:
     """The host makes one per worker and passes ``fd``; the worker attaches to it."""
 
     def __init__(self, fd: int | None = None) -> None:
-        self.fd = new_memory_file(NAME, _SIZE) if fd is None else fd
+        if fd is None:
+            from safepool._os.memory_file import new_memory_file  # lazily: a worker has no use for it
+
+            fd = new_memory_file(NAME, _SIZE)
+        self.fd = fd
         try:
             memory = memoryview(mmap.mmap(self.fd, _SIZE))  # which takes one more descriptor
         except BaseException:

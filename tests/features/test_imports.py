@@ -16,7 +16,6 @@ OURS = {
     "safepool._os",
     "safepool._os.features",
     "safepool._os.lifeline",
-    "safepool._os.memory_file",
     "safepool._plain",
     "safepool._worker",
     "safepool._worker.boot",

@@ -60,6 +60,7 @@ FEATURES = {
     "PIDFD_GET_INFO": Feature("ioctl", errno.ENOTTY, 1, 0xC040FF0B),
     "PIDFD_SIGNAL_PROCESS_GROUP": Feature("pidfd_send_signal", errno.EINVAL, 3, 0, unless=True),
     "F_SETSIG": Feature("fcntl", errno.EINVAL, 1, 10),
+    "F_SETSIG, heeded": Feature("fcntl", 0, 1, 10),  # it says that it is done, and does nothing
     "memfd_create": Feature("memfd_create", errno.ENOSYS),
     "kcmp": Feature("kcmp", errno.EPERM),
     "sendmsg": Feature("sendmsg", errno.EPERM),

@@ -154,6 +154,15 @@ def test_feature_that_the_kernel_refuses_is_missed(mark: str, feature: str, only
 
 
 @pytest.mark.skipif(not is_possible(), reason="needs seccomp, and a machine whose calls have numbers here")
+def test_lifeline_that_does_not_fire_is_missed(mark: str) -> None:
+    """A kernel that takes F_SETSIG and does not heed it sends SIGIO, which can be blocked."""
+    status, found = examine(mark, *MASKED, "F_SETSIG, heeded", only="lifeline")
+    assert found["lifeline"]["status"] == "missing"
+    assert "a group was alive" in found["lifeline"]["found"]
+    assert status == 1
+
+
+@pytest.mark.skipif(not is_possible(), reason="needs seccomp, and a machine whose calls have numbers here")
 def test_what_strict_containment_needs_is_missed_without_complaint(mark: str) -> None:
     status, found = examine(mark, *MASKED, "mkdir", *MASKED, "subreaper", only="pidfd,cgroup,guardian")
     assert {name: probe["status"] for name, probe in found.items()} == {
