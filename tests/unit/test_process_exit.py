@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import errno
 import json
 import os
 import platform
@@ -66,17 +64,6 @@ def test_number_of_the_dead_that_still_names_a_session_of_the_living_is_nobody_s
     member = brood.hold("member")["member"]
     assert os.getsid(member.pid) == leader.pid
     assert process_exit.open_pidfd(leader.pid) is None
-
-
-def test_older_kernel_s_error_for_that_is_understood_and_others_are_raised(monkeypatch: pytest.MonkeyPatch) -> None:
-    for code, is_nobody in ((errno.EINVAL, True), (errno.ENOSYS, False), (errno.EMFILE, False)):
-
-        def refuse(_pid: int, code: int = code) -> int:
-            raise OSError(code, os.strerror(code))
-
-        monkeypatch.setattr(os, "pidfd_open", refuse)
-        with contextlib.nullcontext() if is_nobody else pytest.raises(OSError, match=os.strerror(code)):
-            assert process_exit.open_pidfd(1) is None
 
 
 @pytest.mark.parametrize(("script", "status"), ENDS)
