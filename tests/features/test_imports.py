@@ -76,22 +76,8 @@ def test_executor_is_there_without_what_it_does_not_need() -> None:
 
 def test_guardian_loads_little_before_its_worker_is_on_its_way() -> None:
     """The host waits for it until then."""
-    show = "import sys; names = list(sys.modules); import json; print(json.dumps(names))"
-    ours = f"import sys; sys.path.append({PACKAGE_ROOT!r}); import safepool._os.guardian_main; "
-    bare, loaded = (
-        set(
-            json.loads(subprocess.run([sys.executable, "-I", "-S", "-c", code], capture_output=True, check=True).stdout)
-        )
-        for code in (show, ours + show)
-    )
-    assert (
-        loaded - bare
-        == {
-            "__future__",
-            "errno",
-            "safepool",
-            "safepool._os",
-            "safepool._os.guardian_main",
-        }
-        - bare
-    )
+    show = "import os, sys; names = list(sys.modules); import json; print(json.dumps(names))"
+    programs = (show, f"import sys; sys.path.append({PACKAGE_ROOT!r}); import safepool._os.guardian_main; {show}")
+    commands = [[sys.executable, "-I", "-S", "-c", program] for program in programs]
+    bare, loaded = (set(json.loads(subprocess.check_output(command, timeout=30))) for command in commands)
+    assert loaded - bare == {"__future__", "errno", "safepool", "safepool._os", "safepool._os.guardian_main"}
