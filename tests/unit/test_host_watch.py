@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import select
 import shutil
 import signal
 import subprocess
@@ -10,6 +11,7 @@ import sys
 
 import pytest
 
+from safepool._os import host_watch
 from support.handles import gone
 from unit.brood import Brood
 
@@ -121,6 +123,33 @@ time.sleep(0.5)  # five looks; that nothing comes of them cannot be waited for
         gone(both(handles))
     else:
         assert handles["worker"].alive()
+
+
+def test_file_that_takes_the_place_of_the_pipe_during_a_look_is_not_taken_for_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """1. The pipe is found to be open. 2. A task puts a file with bytes in it under its number. 3. That is waited for."""
+    pipe, other = os.pipe(), os.pipe()
+    os.write(other[1], b"x")
+    watch = host_watch.HostWatch(pipe[0], os.getppid())
+    assert watch._is_there(1)
+    poll = select.poll()
+
+    class Late:
+        def register(self, fd: int, events: int) -> None:
+            poll.register(fd, events)
+            os.dup2(other[0], fd)
+
+        def poll(self, wait: int) -> list[tuple[int, int]]:
+            found = poll.poll(wait)
+            assert found
+            return found
+
+    with monkeypatch.context() as during:
+        during.setattr(host_watch.select, "poll", Late)
+        assert watch._is_there(1)
+    for fd in (*pipe, *other):
+        os.close(fd)
 
 
 def test_worker_whose_host_was_gone_before_it_looked_ends_itself(brood: Brood) -> None:
