@@ -11,34 +11,28 @@ Facts:
 * The orphans of a subreaper's descendants become its children; neither fork nor exec hands the property on
   (PR_SET_CHILD_SUBREAPER(2const), Linux 3.4).
 * What is blocked or ignored stays so over fork and exec (signal(7)): the worker is given the signals that we were.
-* A corpse that is kept is found first by every ``waitid`` for any child, and hides those behind it (kernel/exit.c,
-  do_wait: children in the order in which they came).
 """
 
 from __future__ import annotations
 
-import contextlib
+# What ``signal`` wraps: its enums take as long to load as all else that comes before the worker.
+import _signal  # type: ignore[import-not-found]  # private, and unknown to typeshed
 import errno
 import os
-import select
-import signal
-
-from safepool._os import process_exit
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from typing import NoReturn
 
-__all__ = ["main"]
+__all__ = ["main", "tell"]
 
 _PR_SET_CHILD_SUBREAPER = 36
 _NOT_STARTED = 127
-_WOKEN = 1 << 10  # bytes, one for each signal that came
 
 
 def main(host: int, marker: str, link_fd: int, program_fd: int, fds: Sequence[int]) -> NoReturn:
-    """Start the worker, guard what it loses, end that; never returns.
+    """Start the worker, guard what it loses (``guarding``), end that; never returns.
 
     Args:
         host: Its number; it has started us.
@@ -53,28 +47,27 @@ def main(host: int, marker: str, link_fd: int, program_fd: int, fds: Sequence[in
         _adopt_orphans()
         worker = _start(program_fd, give_back_signals)
     except OSError as error:
-        _tell(link_fd, f"failed {error.errno} {error.strerror}")
+        tell(link_fd, f"failed {error.errno} {error.strerror}")
         os._exit(1)
-    pidfd = os.pidfd_open(worker)  # a child that is not reaped: it is there
-    _tell(link_fd, f"started {worker}")
+    tell(link_fd, f"started {worker}")
     _let_go(fds, link_fd)
-    try:
-        _guard(worker, pidfd, host, link_fd)
-    finally:
-        _end_what_is_left(worker, pidfd, marker)
-        os._exit(0)
+    # What this needs is loaded only now, beside the start of the worker, for which the host waits; and not any later,
+    # when everything may be going down.
+    from safepool._os.guarding import guard
+
+    guard(worker, marker, host, link_fd)
 
 
 def _turn_deaf() -> Callable[[], None]:
     """Take no signal but SIGCHLD; return what gives them to the worker as they were given to us."""
-    mask = signal.pthread_sigmask(signal.SIG_SETMASK, signal.valid_signals() - {signal.SIGCHLD})
-    on_child = signal.signal(signal.SIGCHLD, lambda *_: None)  # ignored, the kernel would reap, and tell no status
+    mask = _signal.pthread_sigmask(_signal.SIG_SETMASK, _signal.valid_signals() - {_signal.SIGCHLD})
+    on_child = _signal.signal(_signal.SIGCHLD, lambda *_: None)  # ignored, the kernel would reap, and tell no status
 
     def give_back() -> None:
-        signal.signal(signal.SIGCHLD, on_child)
-        for signum in (signal.SIGPIPE, signal.SIGXFSZ):  # ignored by Python, and no default of anybody else
-            signal.signal(signum, signal.SIG_DFL)
-        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+        _signal.signal(_signal.SIGCHLD, on_child)
+        for signum in (_signal.SIGPIPE, _signal.SIGXFSZ):  # ignored by Python, and no default of anybody else
+            _signal.signal(signum, _signal.SIG_DFL)
+        _signal.pthread_sigmask(_signal.SIG_SETMASK, mask)
 
     return give_back
 
@@ -130,76 +123,9 @@ def _let_go(fds: Sequence[int], link_fd: int) -> None:
     os.chdir("/")
 
 
-def _guard(worker: int, pidfd: int, host: int, link_fd: int) -> None:
-    """Reap the orphans that die, and tell how the worker does, until the host lets go of it or dies."""
-    # Now, while the worker is starting, and not when everything may be going down.
-    from safepool._os import process_table, process_tree  # noqa: F401
-
-    woken, wake = os.pipe()
-    for fd in (woken, wake):
-        os.set_blocking(fd, False)
-    signal.set_wakeup_fd(wake, warn_on_full_buffer=False)
-    host_pidfd = process_exit.open_pidfd(host)
-    if host_pidfd is None or os.getppid() != host:
-        return  # it was gone before we could look
-    poll = select.poll()
-    for fd in (woken, link_fd, host_pidfd):  # the host never writes; a forked child of its own may hold its end open
-        poll.register(fd, select.POLLIN)
-    is_told = False
-    ready: set[int] = set()
-    while not ready & {link_fd, host_pidfd}:
-        process_exit.reap_adopted(worker)
-        if process_exit.has_ended(pidfd):
-            if not is_told:
-                _tell(link_fd, f"ended {process_exit.read_exit_status(pidfd)}")
-                is_told = True
-            _reap_behind(worker)
-        ready = {fd for fd, _ in poll.poll()}
-        with contextlib.suppress(BlockingIOError):
-            os.read(woken, _WOKEN)
-
-
-def _reap_behind(worker: int) -> None:
-    """Reap those that the worker's corpse hides: it may lie here for as long as the host is stopped."""
-    from safepool._os.process_table import list_rows
-
-    with contextlib.suppress(OSError):  # no descriptor to read /proc with
-        for row in list_rows():
-            if row.parent == os.getpid() and row.is_dead and row.pid != worker:
-                os.waitpid(row.pid, os.WNOHANG)
-
-
-def _end_what_is_left(worker: int, pidfd: int, marker: str) -> None:
-    """End whoever is alive beneath us: nobody, unless the host has died, or somebody has outrun it."""
-    from safepool._os.process_table import read_row
-    from safepool._os.process_tree import Leader, TreeEnding
-
-    def signal_group(leader: Leader, signum: int) -> bool:
-        if process_exit.send_signal(pidfd, signum, group=True):
-            return True
-        if not process_exit.is_unreaped_child(pidfd):  # then the kernel has ended the group (``lifeline``)
-            return False
-        os.killpg(leader.pid, signum)
-        return True
-
-    row, me = read_row(worker), read_row(os.getpid())
-    if _reap_all() or row is None or me is None:
-        return
-    leader, guardian = Leader(worker, row.start), Leader(me.pid, me.start)
-    TreeEnding([leader], f"{marker}=".encode(), signal_group, guardian=guardian).run()
-    _reap_all()
-
-
-def _reap_all() -> bool:
-    """Reap whoever is dead; return True if nobody is left."""
+def tell(link_fd: int, message: str) -> None:
+    """Say something to the host."""
     try:
-        while os.waitpid(-1, os.WNOHANG)[0]:
-            pass
-    except ChildProcessError:
-        return True
-    return False
-
-
-def _tell(link_fd: int, message: str) -> None:
-    with contextlib.suppress(OSError):  # it is gone, as we are about to learn
         os.write(link_fd, message.encode())
+    except OSError:
+        pass  # it is gone, as we are about to learn

@@ -6,6 +6,7 @@ Holds no reference to its executor, which may therefore be collected while its w
 from __future__ import annotations
 
 import _thread
+import contextlib
 import itertools
 import os
 import sys
@@ -166,11 +167,16 @@ class Pool:
         # Told in any case: a ``submit`` that has passed its check may still start the supervisor.
         # (``test_shutdown_that_overtakes_the_first_submit_ends_the_pool_after_its_task``)
         self._tell(partial(self._supervisor.close, cancel=cancel or kill, kill_at=kill_at, reason=reason))
+        if self._is_needed and not self._is_started:
+            self._ensure_end()
 
     def abandon(self) -> None:
         """Take note that nobody can submit any more. Safe to call from a garbage collection anywhere."""
         self._state.abandoned = True
         self._wakeup.set()
+        if self._owner == os.getpid() and self._is_needed and not self._is_started:
+            with contextlib.suppress(RuntimeError):  # still no room for a thread: then at the interpreter's exit
+                self._ensure_thread()
 
     def join(self) -> None:
         """Wait until the pool is closed, its work done and its workers gone."""
@@ -178,10 +184,7 @@ class Pool:
             return
         if threading.get_ident() in (self._thread and self._thread.ident, self._delivery.thread_id):
             return  # what is waited for waits for this thread
-        try:
-            self._ensure_thread()
-        except RuntimeError:  # Ctrl-C kept a caller from starting it, and now the interpreter ends: then here
-            self._run()
+        self._ensure_end()
         self._is_over.wait()
         if type(self._thread) is threading.Thread:  # a bare one, or this very one, cannot be joined
             self._thread.join()
@@ -319,6 +322,18 @@ class Pool:
             _open_pools.add(self)
             _thread.start_new_thread(self._bring_up, ())
             self._is_started = True
+
+    def _ensure_end(self) -> None:
+        """Have somebody bring a pool that is closed to its end, whose supervisor nobody may have started.
+
+        Ctrl-C kept a caller from it, or there was no room for a thread, and no call was taken: it has nothing to do but
+        to let go of its descriptors. Where there is still no room, or the interpreter ends, that is done here.
+        (``test_pool_whose_supervisor_could_not_be_started_keeps_no_descriptor``)
+        """
+        try:
+            self._ensure_thread()
+        except RuntimeError:
+            self._run()
 
     def _bring_up(self) -> None:
         """In a bare thread, which Ctrl-C never strikes: start the one that supervises."""

@@ -431,15 +431,25 @@ class Supervisor:
             worker.stuck_at = now + STUCK
             latest = worker.handed + _STARVED
             worker.is_stuck = now - (latest if begun is None else min(latest, begun)) >= STUCK
-            if begun is None and worker.answers:
-                self._read(worker)  # for the last time: what comes before those answers is here, or was never begun
-                if worker.answers and worker.state is WorkerState.BUSY:
-                    self._end_spoilt(worker)
-                    return
+            if begun is None and worker.answers and self._owes_answer(worker):
+                self._end_spoilt(worker)
+                return
             if not worker.is_stuck:
                 return
         worker.is_stuck = True  # also of one that is relieved for an idle one: once is enough until it answers
         self._take_back(worker)
+
+    def _owes_answer(self, worker: Worker) -> bool:
+        """Return True if there are answers to later tasks, and there will never be one to its own.
+
+        What comes before those that are here is here, too, or was never sent. Whoever goes on to another task in this
+        read has answered, and what has come by the ring since may only be ahead of the channel once more.
+        (``test_answers_that_outrun_those_of_the_channel_again_and_again_are_no_offence``)
+        """
+        task, number = worker.task, worker.number_of_task
+        self._read(worker)
+        is_same = worker.task is task and worker.number_of_task == number
+        return is_same and bool(worker.answers) and worker.state is WorkerState.BUSY
 
     # --- the end of it all ---
 

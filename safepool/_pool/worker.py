@@ -114,6 +114,11 @@ class Worker:
     watched: set[int] = field(default_factory=set)
     has_news: bool = True  # for whoever looks from outside: ``tell``
 
+    @property
+    def number_of_task(self) -> int:
+        """The number of its task, or of the first item that its bundle has left; zero if it has none."""
+        return 0 if self.task is None else self.task.number
+
     def begun_at(self) -> float | None:
         """Return when its task began; None if it has not begun, or there is none."""
         return None if self.task is None else self.record.begun_at(self.task.number)

@@ -45,7 +45,8 @@ class Channel:
 
     Facts: what is sent to a stream socket in one piece of up to 32 KiB is one buffer; a read takes from it under the
     socket's lock (unix(7), af_unix.c). Tickets are written whole and read eight bytes at a time, so nobody sees half of
-    one. MSG_DONTWAIT is the call's, not the socket's: the worker waits where the host does not.
+    one. MSG_DONTWAIT is the call's, not the socket's: the worker waits where the host does not. A read of a stream ends
+    with the piece that brings descriptors (unix(7)), however much more there is.
     """
 
     def __init__(self, ring: AnswerRing) -> None:
@@ -66,6 +67,7 @@ class Channel:
         self.inflow = Inflow.DRAINED
         self.is_spoilt = False  # the tickets do not tell any more what the worker may begin
         self.leaves_answers = False  # the worker takes the host to be awake, and leaves its answers in the ring
+        self._brought_fds = False  # the last piece had descriptors with it: a read ends there, whatever comes behind
 
     def fileno(self) -> int:
         """Return the descriptor, for a selector."""
@@ -158,10 +160,11 @@ class Channel:
                 break
             self.leaves_answers = True
             frames += self._feed(piece, frames)
-            if len(piece) < size:  # all there was; if more came meanwhile, the selector says so
+            if len(piece) == size:
+                size = _LARGE_RECEIVE_SIZE
+            elif not self._brought_fds:  # all there was; if more came meanwhile, the selector says so
                 self.inflow = Inflow.DRAINED
                 break
-            size = _LARGE_RECEIVE_SIZE
         return self._with_left(frames)
 
     def receive_left(self) -> list[Frame]:
@@ -222,6 +225,7 @@ class Channel:
             return None
         except OSError:  # reset: the other end died with our bytes unread
             return b""
+        self._brought_fds = bool(ancillary)
         if ancillary:
             self.exchange.receive_fds(ancillary)
         return piece

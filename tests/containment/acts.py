@@ -86,9 +86,10 @@ def circumstances() -> dict[str, Any]:
 _CLEANER = """
 import os, sys, time
 # resource_tracker import main
-os.read(int(sys.argv[1]), 1)
-time.sleep(0.3)
 fd = os.open(sys.argv[2], os.O_WRONLY)
+os.write(fd, f"cleaner {os.getpid()}{os.linesep}".encode())
+os.read(int(sys.argv[1]), 1)
+time.sleep(0.1)
 os.write(fd, f"cleaned {os.getpid()}{os.linesep}".encode())
 """
 

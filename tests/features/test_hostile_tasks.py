@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import errno
+import gc
 import logging
 import threading
 import time
+from types import SimpleNamespace
 from typing import NoReturn
 
 import pytest
@@ -21,6 +23,8 @@ from safepool import (
     WorkerDiedError,
 )
 from safepool._pool import outcomes
+from safepool._pool import pool as pool_module
+from support import census
 
 # --- signals ---
 
@@ -108,6 +112,43 @@ def test_shutdown_that_overtakes_the_first_submit_ends_the_pool_after_its_task(n
     assert not [record for record in caplog.records if record.levelno >= logging.CRITICAL]
     pool.shutdown()
     assert pool._pool._is_over.is_set()
+
+
+@pytest.mark.parametrize(
+    ("end", "is_room_again"),
+    [
+        ("waited for", True),
+        ("not waited for", True),
+        ("forgotten", True),
+        ("waited for", False),
+        ("not waited for", False),
+    ],
+)
+def test_pool_whose_supervisor_could_not_be_started_keeps_no_descriptor(monkeypatch, end, is_room_again) -> None:
+    """1. There is no room for a thread. 2. The first ``submit`` says so. 3. The pool ends; nothing was begun."""
+
+    def refuse(*_: object) -> None:
+        raise RuntimeError("can't start new thread")
+
+    before = len(census.open_files())
+    executor = SafeProcessPoolExecutor(1)
+    pool = executor._pool
+    monkeypatch.setattr(pool_module, "_thread", SimpleNamespace(start_new_thread=refuse))
+    with pytest.raises(RuntimeError, match="can't start new thread"):
+        executor.submit(abs, -1)
+    assert len(census.open_files()) > before
+    if is_room_again:
+        monkeypatch.undo()
+
+    if end == "forgotten":
+        del executor
+        gc.collect()
+    else:
+        executor.shutdown(wait=end == "waited for")
+
+    eventually(pool._is_over.is_set)
+    assert len(census.open_files()) == before
+    assert pool not in pool_module._open_pools
 
 
 def test_kill_that_overtakes_a_submit_runs_nothing_any_more(new_pool, gate) -> None:

@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 from contract.scripts import environment, run_script
+from safepool._os.janitor import PACKAGE_ROOT
 
 # Beyond what an interpreter has loaded, and what multiprocessing's own spawn loads into each of its processes.
 OURS = {
@@ -71,3 +72,12 @@ def test_executor_is_there_without_what_it_does_not_need() -> None:
     assert {name for name in ours if name.partition(".")[0] not in sys.stdlib_module_names} <= {
         name for name in ours if name.partition(".")[0] == "safepool"
     }
+
+
+def test_guardian_loads_little_before_its_worker_is_on_its_way() -> None:
+    """The host waits for it until then."""
+    show = "import os, sys; names = list(sys.modules); import json; print(json.dumps(names))"
+    programs = (show, f"import sys; sys.path.append({PACKAGE_ROOT!r}); import safepool._os.guardian_main; {show}")
+    commands = [[sys.executable, "-I", "-S", "-c", program] for program in programs]
+    bare, loaded = (set(json.loads(subprocess.check_output(command, timeout=30))) for command in commands)
+    assert loaded - bare == {"__future__", "errno", "safepool", "safepool._os", "safepool._os.guardian_main"}

@@ -117,7 +117,7 @@ def test_daemon_without_a_trace_is_ended(strict, tmp_path):
 
 
 AS_NOBODY = """
-import os, sys
+import locale, os, sys  # an interpreter that nobody may read imports nothing later
 from safepool import cli
 from safepool.run import limits, supervision
 os.setgid(65534), os.setuid(65534)

@@ -5,7 +5,8 @@ from __future__ import annotations
 import pickle
 import threading
 from collections import deque
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 from unittest.mock import Mock
 
 import pytest
@@ -13,6 +14,7 @@ import pytest
 from safepool._pool.answers import Answers
 from safepool._pool.feeding import Feeding
 from safepool._pool.limits import Limits
+from safepool._pool.supervisor import Supervisor
 from safepool._pool.task import Task, TaskState
 from safepool._pool.worker import Worker, WorkerState
 from safepool._worker.framing import Frame, Kind
@@ -81,3 +83,23 @@ def test_answer_to_a_task_that_the_worker_does_not_have_changes_nothing() -> Non
     desk.take(*desk.tasks)
     assert desk.outcomes() == [task.number for task in desk.tasks]
     assert not desk.worker.answers
+
+
+def test_answers_that_outrun_those_of_the_channel_again_and_again_are_no_offence() -> None:
+    """1. The second answer is here, by the ring. 2. The channel is read: the first. 3. The worker sends the third by
+    the channel, and leaves a fourth in the ring. 4. The ring is read.
+    """
+    desk = Desk()
+    desk.take(desk.tasks[1])
+
+    def read(worker: Worker) -> None:
+        desk.take(desk.tasks[0])
+        worker.answers[desk.tasks[2].number + 1] = Frame(Kind.PLAIN_RESULT, desk.tasks[2].number + 1, b"")
+
+    assert not Supervisor._owes_answer(cast("Supervisor", SimpleNamespace(_read=read)), desk.worker)
+
+
+def test_worker_that_answers_later_tasks_and_never_its_own_owes_an_answer() -> None:
+    desk = Desk()
+    desk.take(desk.tasks[1])
+    assert Supervisor._owes_answer(cast("Supervisor", SimpleNamespace(_read=lambda _worker: None)), desk.worker)

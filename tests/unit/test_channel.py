@@ -13,6 +13,7 @@ import pytest
 from safepool._worker.channel import Channel, Inflow
 from safepool._worker.framing import HEADER_SIZE, ForeignBytesError, Frame, FrameReader, Kind, header
 from safepool._worker.ring import AnswerRing
+from safepool._worker.segments import Segment, send_segment
 from unit.brood import Brood
 
 pytestmark = pytest.mark.timeout(60)
@@ -135,6 +136,15 @@ def test_receive_says_so_when_one_turn_was_not_enough(channel: Channel, monkeypa
     assert (channel.receive(), channel.inflow) == ([], Inflow.MORE)
     channel.receive()
     assert channel.receive() == [Frame(Kind.RESULT, 4, b"")]
+
+
+def test_read_that_ends_with_a_descriptor_is_not_taken_for_all_there_was(channel: Channel) -> None:
+    segments = [Segment(number, 1 << 16) for number in range(3)]
+    for segment in segments:
+        send_segment(channel.theirs, segment.frame(), segment)
+    channel.theirs.send(framed(Kind.RESULT, 4, b"behind"))
+    results = [frame for frame in channel.receive() if frame.kind is Kind.RESULT]
+    assert (results, channel.inflow) == ([Frame(Kind.RESULT, 4, b"behind")], Inflow.DRAINED)
 
 
 # --- after a worker's death ---
