@@ -14,6 +14,7 @@ _ESCAPES = "what has left its worker's group is not found without /proc"
 _CONFIRMED = "that more than the worker itself is gone is not confirmed without /proc"
 _GRACE = "who outlives the worker is not known without /proc, and has nothing of its grace"
 _STRICT = "there is no strict containment without control groups or, for a guardian, /proc, pidfds and F_SETSIG"
+_LIMITS = "limits of memory are refused without /proc, and the kernel's without control groups"
 
 # By test, or file of tests: the mechanism, and why.
 EXCEPTIONS = {
@@ -41,6 +42,8 @@ EXCEPTIONS = {
     ),
     "containment/test_strict.py": ("proc", _STRICT),
     "containment/test_guardian.py": ("proc", _STRICT),
+    "containment/test_limits_by_kernel.py": ("proc", _LIMITS),
+    "containment/test_detached.py": ("proc", _ESCAPES),
 }
 
 
