@@ -216,7 +216,7 @@ def _draw_interventions(dice: random.Random, lasts: float, count: int, surroundi
     steps += [{"do": "resize", "at": dice.uniform(0, lasts), "size": dice.randint(1, 4)} for _ in range(sizes)]
     if dice.random() < 0.15:
         steps.append({"do": "starve", "at": dice.uniform(0, lasts), "room": dice.randint(0, 12), "for": 0.5})
-    if surroundings in _UNPRIVILEGED and dice.random() < 0.5:
+    elif surroundings in _UNPRIVILEGED and dice.random() < 0.5:  # not both: what ends the one takes a thread
         steps.append({"do": "crowd", "at": dice.uniform(0, lasts), "for": dice.uniform(0.1, 1.0)})
     return steps
 
