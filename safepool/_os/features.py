@@ -37,17 +37,12 @@ COSTS = {
     "proc": "whatever leaves its worker's process group is not found, and stays behind; memory is not limited",
     "memfd": "large data go through the socket, and files without a name in the folder of temporary files stand in for"
     " memory files",
-    "cgroup": 'containment="strict" cannot be had',
+    "cgroup": "strict containment is kept by guardians, and the kernel holds nobody to limits of memory and CPU time",
     "pipe_watch": "a worker does not end its group by itself when its lifeline closes",
     "parent_watch": "a worker does not end its group by itself when its parent changes",
     "group_kill": "a worker that sees its host's end by itself ends itself alone, not its group",
 }
-_TOLD = (
-    "setsig",
-    "pidfd",
-    "proc",
-    "memfd",
-)  # what is said of at once; the others matter to few, who can ask the doctor
+_TOLD = ("setsig", "pidfd", "proc", "memfd")  # said at once; the others matter to few, who can ask the doctor
 _SHORTAGES = {errno.EMFILE, errno.ENFILE, errno.ENOMEM}
 
 _disabled: frozenset[str] | None = None
