@@ -40,7 +40,7 @@ _NEEDS_EITHER = (
     f"{_NEEDS_GROUP}, or else processes that orphans come to (prctl, PR_SET_CHILD_SUBREAPER), and neither can be had"
 )
 _OTHERWISE = (
-    "The latter is refused by filters of system calls only: allow prctl. Or use "
+    "The latter is mostly refused by filters of system calls: allow prctl. Or use "
     'containment="standard", which misses only processes that make a session of their own and also clear their '
     "environment."
 )

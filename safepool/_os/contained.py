@@ -293,6 +293,7 @@ def spawn(
     except BaseException:
         switch.close()
         if group is not None:
+            group.kill()  # it may have come to live, and to start others
             group.remove()
         if guardian is not None:
             guardian.release()

@@ -154,7 +154,7 @@ def new_group(name: str) -> ControlGroup:
         try:
             with contextlib.suppress(FileExistsError):
                 os.mkdir(house)
-            for controller in _handed_on.get(host_marker(), ()):
+            for controller in tuple(_handed_on.get(host_marker(), ())):  # another thread may add one
                 _hand_on(house, controller)
             os.mkdir(path)
         except FileNotFoundError as error:  # the house was just removed with its last group

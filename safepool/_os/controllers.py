@@ -5,7 +5,8 @@ it has itself: the host's own group (the *base*) must have them, and hand them o
 worker's group.
 
 Facts (the kernel's cgroup-v2.rst, "No Internal Process Constraint"): a group in which there are processes cannot hand
-on a controller (EBUSY), nor can a process enter one that does; the root of all is exempt. The host is in the base. So
+on a controller (EBUSY), nor can a process enter one that does; the root of all is exempt. "cpu" is threaded: there it
+is no error, and the group becomes one of threads, below which no group of processes can be. The host is in the base. So
 where nobody is there but the host and what it has started, as in a scope or a container of its own, they all move into
 a group beside the house (*aside*), and nothing else changes for them. Others are never moved: they are somebody else's.
 
@@ -18,6 +19,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import threading
 
 from safepool._os.control_group import ControlGroup, NoControlGroupError, hand_on_from_house, house_of_this_process
 from safepool._os.marker import host_marker
@@ -25,6 +27,7 @@ from safepool._os.process_table import command_of, environment_of, has_variable,
 
 __all__ = ["have_controller", "step_back"]
 
+_lock = threading.Lock()
 _TRIES = 10  # to move everybody: somebody may fork meanwhile
 _MOST_SHOWN = 3  # strangers that a message names
 
@@ -37,19 +40,20 @@ def have_controller(name: str) -> None:
     """
     house = house_of_this_process()
     base = os.path.dirname(house)
-    try:
-        is_there = name in _words_of(f"{base}/cgroup.controllers")
-        if is_there and name not in _words_of(f"{base}/cgroup.subtree_control"):
-            _have_handed_on(base, name, _aside(house))
-    except NoControlGroupError:
-        raise
-    except OSError as error:
-        raise NoControlGroupError(
-            f"{base} cannot hand on the kernel's {name!r} controller: {error.strerror}"
-        ) from error
-    if not is_there:
-        raise NoControlGroupError(f"{base} does not have the kernel's {name!r} controller")
-    hand_on_from_house(name)
+    with _lock:  # two that move everybody would undo each other's moves
+        try:
+            is_there = name in _words_of(f"{base}/cgroup.controllers")
+            if is_there and name not in _words_of(f"{base}/cgroup.subtree_control"):
+                _have_handed_on(base, name, _aside(house))
+        except NoControlGroupError:
+            raise
+        except OSError as error:
+            raise NoControlGroupError(
+                f"{base} cannot hand on the kernel's {name!r} controller: {error.strerror}"
+            ) from error
+        if not is_there:
+            raise NoControlGroupError(f"{base} does not have the kernel's {name!r} controller")
+        hand_on_from_house(name)
 
 
 def step_back(house: str) -> None:
@@ -62,17 +66,18 @@ def step_back(house: str) -> None:
     if os.path.isdir(aside):
         with contextlib.suppress(OSError):
             for name in _words_of(f"{base}/cgroup.subtree_control"):
-                _order(base, f"-{name}")
+                with contextlib.suppress(OSError):  # another group there, not of ours, hands it on itself
+                    _order(base, f"-{name}")
             ControlGroup(base).take_in(os.getpid())
             os.rmdir(aside)
 
 
 def _have_handed_on(base: str, name: str, aside: str) -> None:
-    try:
+    """Not by trying first: a base with processes may hand on "cpu", and is one of threads from then on."""
+    is_root = not os.path.exists(f"{base}/cgroup.type")
+    if is_root or not _members_of(base):
         _order(base, f"+{name}")
-    except OSError as error:
-        if error.errno != errno.EBUSY:
-            raise
+    else:
         _step_aside(base, name, aside)
 
 
@@ -140,3 +145,12 @@ def _order(group: str, words: str) -> None:
 
 def _aside(house: str) -> str:
     return f"{house}_host"
+
+
+def _renew_lock() -> None:
+    """In a forked child: another thread may have held it."""
+    global _lock
+    _lock = threading.Lock()
+
+
+os.register_at_fork(after_in_child=_renew_lock)

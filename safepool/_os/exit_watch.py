@@ -180,7 +180,8 @@ def _run() -> None:
         for fd in over:
             poll.unregister(fd)
             if _is_pipe(fd, left.pop(fd).inode):  # else somebody has closed it behind our back
-                os.close(fd)
+                with contextlib.suppress(OSError):
+                    os.close(fd)
 
 
 def _has_been_told(watched: _Watched) -> bool:
@@ -191,7 +192,7 @@ def _has_been_told(watched: _Watched) -> bool:
     except OSError:  # no descriptor to read /proc with: soon there may be one
         return False
     if _is_pipe(watched.write_fd, watched.inode):
-        with contextlib.suppress(BrokenPipeError):
+        with contextlib.suppress(OSError):  # nobody reads any more, or somebody has just closed it behind our back
             os.write(watched.write_fd, b"x")
     return True
 

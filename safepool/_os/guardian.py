@@ -23,20 +23,20 @@ from multiprocessing import spawn
 
 from safepool._os import lifeline, process_exit
 from safepool._os.environment import snapshot
-from safepool._os.features import why_not
+from safepool._os.features import VARIABLE, why_not
 from safepool._os.janitor import PACKAGE_ROOT
 from safepool._os.marker import next_worker_marker
 from safepool._os.memory_file import new_memory_file
 from safepool._os.process_table import read_row
 from safepool._os.process_tree import Leader
 
-__all__ = ["Guardian", "make_sure"]
+__all__ = ["NEEDED", "Guardian", "make_sure"]
 
 _START_LIMIT = 30.0  # seconds for a bare interpreter to come up: 15 ms, on a machine that is not beyond its strength
 _TOLD_LIMIT = 5.0  # seconds for the news of a death, which follows it by less than one millisecond
 _LEAVE_LIMIT = 5.0  # seconds to reap and leave: 1 ms, or what it takes to end those who have outrun a sweep
 _LONGEST_NEWS = 256  # bytes
-_NEEDED = ("proc", "pidfd", "setsig")  # nobody should be strict who sees less than everybody, or ends them later
+NEEDED = ("proc", "pidfd", "setsig")  # nobody should be strict who sees less than everybody, or ends them later
 
 _PROGRAM = "import sys; sys.path.append({root!r}); from safepool._os.guardian_main import main; main{arguments!r}"
 
@@ -161,7 +161,7 @@ def make_sure() -> None:
         OSError: That cannot be done.
     """
     global _is_proven
-    for name in _NEEDED:
+    for name in NEEDED:
         if reason := why_not(name):
             raise OSError(f"a guardian needs {name}: {reason}")
     if not _is_proven:
@@ -185,7 +185,7 @@ def _start(link_fd: int, program_fd: int, pass_fds: Sequence[int], marker: str) 
         stdin=subprocess.DEVNULL,
         start_new_session=True,
         pass_fds=(link_fd, program_fd, *pass_fds),
-        env={name: value for name, value in snapshot().items() if not name.startswith("SAFEPOOL_")},
+        env={name: value for name, value in snapshot().items() if name == VARIABLE or not name.startswith("SAFEPOOL_")},
     )
     started.returncode = 0  # we wait for it by pidfd: keep Popen from doing so, and from warning that it did not
     return started.pid
@@ -193,9 +193,16 @@ def _start(link_fd: int, program_fd: int, pass_fds: Sequence[int], marker: str) 
 
 def _hold(pid: int) -> tuple[int, Leader]:
     pidfd = process_exit.open_pidfd(pid)
-    row = None if pidfd is None else read_row(pid)
-    if pidfd is None or row is None:
-        raise ChildProcessError(f"the guardian {pid} was reaped by somebody else as soon as it had started")
+    try:
+        row = None if pidfd is None else read_row(pid)
+        if pidfd is None or row is None:
+            raise ChildProcessError(  # noqa: TRY301  # the clean-up below is for this, too
+                f"the guardian {pid} was reaped by somebody else as soon as it had started"
+            )
+    except BaseException:
+        if pidfd is not None:
+            os.close(pidfd)
+        raise
     return pidfd, Leader(pid, row.start)
 
 

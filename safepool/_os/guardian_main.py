@@ -116,7 +116,7 @@ def _start(program_fd: int, give_back_signals: Callable[[], None]) -> int:
 
 def _let_go(fds: Sequence[int], link_fd: int) -> None:
     """Keep nothing of the worker's: nobody is to wait for us who waits for its end, or for the end of its output."""
-    for fd in fds:
+    for fd in set(fds):  # the same one may be given twice
         os.close(fd)
     for fd in {1, 2} - {link_fd}:  # where the host has closed its own, the link may have been given their number
         os.dup2(0, fd)

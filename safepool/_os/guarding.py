@@ -33,8 +33,10 @@ def guard(worker: int, marker: str, host: int, link_fd: int) -> NoReturn:
     try:
         _attend(worker, pidfd, host, link_fd)
     finally:
-        _end_what_is_left(worker, pidfd, marker)
-        os._exit(0)
+        try:
+            _end_what_is_left(worker, pidfd, marker)
+        finally:
+            os._exit(0)
 
 
 def _attend(worker: int, pidfd: int, host: int, link_fd: int) -> None:

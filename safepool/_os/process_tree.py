@@ -42,7 +42,7 @@ from safepool._os.process_table import (
 )
 from safepool._plain import NamedTuple
 
-__all__ = ["NO_COMMAND", "Leader", "Remains", "TreeEnding", "has_program", "is_cleaner", "is_there"]
+__all__ = ["NO_COMMAND", "Leader", "Remains", "TreeEnding", "has_program", "is_cleaner", "is_janitor", "is_there"]
 
 _CLEANER_GRACE = 2.0  # seconds for clean-up processes to leave by themselves; unlinking takes them milliseconds
 _PATIENCE = 5.0  # seconds for killed processes to die: 4 GB of memory take 0.1 s, an uninterruptible sleep has no limit
@@ -71,6 +71,11 @@ def has_program(pid: int) -> bool:
 def is_cleaner(command: str) -> bool:
     """Return True for the command line of a process that cleans up after others, and then leaves by itself."""
     return any(cleaner in command for cleaner in _CLEANERS)
+
+
+def is_janitor(command: str) -> bool:
+    """Return True for the command line of a janitor: it stays as long as its host does, and leaves after it."""
+    return "safepool._os.janitor_main import main" in command
 
 
 class Leader(NamedTuple):

@@ -88,6 +88,7 @@ def start_program(
         return contain(start, hold)
     except BaseException:
         if group is not None:
+            group.kill()  # it may have come to live, and to start others
             group.remove()
         raise
 

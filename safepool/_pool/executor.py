@@ -57,6 +57,7 @@ _log = logging.getLogger("safepool")
 
 _MOST_LENT = 64  # segments; each takes two descriptors
 
+_NO_GROUP = "workers have guardians here, and no control groups"
 _told: set[str] = set()  # why the kernel does not see to limits: said once
 
 OnError = Literal["wait", "cancel", "kill"]
@@ -382,8 +383,8 @@ class SafeProcessPoolExecutor(MappingExecutor, ProcessPoolExecutor):
 
     def _have_memory_controller(self, terms: Terms) -> None:
         """Have the kernel see to limits of memory in a strict pool; where it cannot, say so, and look at them."""
-        if self.strict_by == "group" and terms.memory_limit is not None:
-            reason = _have_controller("memory")
+        if self.strict_by is not None and terms.memory_limit is not None:
+            reason = _have_controller("memory") if self.strict_by == "group" else _NO_GROUP
             if reason and reason not in _told:
                 _told.add(reason)
                 _log.warning("memory limits are looked at ten times a second, since the kernel cannot: %s", reason)
@@ -442,7 +443,8 @@ class PoolView(MappingExecutor):
         }
         changes = {name: value for name, value in given.items() if value is not DEFAULT}
         terms = check_terms(self._terms, **changes)
-        self._executor._have_memory_controller(terms)
+        if "memory_limit" in changes:
+            self._executor._have_memory_controller(terms)
         return PoolView(self._executor, terms)
 
     def submit(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> SafeFuture[T]:
@@ -516,7 +518,7 @@ def _check_cpu_limit(cpu_limit: float | None, *, is_strict: bool) -> float | Non
 def _have_cpu_controller(settings: Settings) -> None:
     if settings.cpu_limit is None:
         return
-    reason = _have_controller("cpu") if settings.strict_by == "group" else "workers have guardians here, and no group"
+    reason = _have_controller("cpu") if settings.strict_by == "group" else _NO_GROUP
     if reason:
         raise ContainmentError(reason=reason, wanted="cpu_limit")
 
@@ -524,9 +526,9 @@ def _have_cpu_controller(settings: Settings) -> None:
 def _have_controller(name: str) -> str:
     """Have the control groups of workers made with this controller; return why that cannot be, or nothing."""
     try:
-        have_controller(name)
         janitor().note_house(control_group.house_of_this_process())
-        janitor().ensure()  # which undoes it in the end
+        janitor().ensure()  # first: it undoes the rest in the end, whenever that comes
+        have_controller(name)
     except OSError as error:
         return str(error)
     return ""

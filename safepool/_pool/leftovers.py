@@ -2,7 +2,7 @@
 
 Looked for only in pools that were made to: it takes a look at every process of the machine. What was there when the
 worker became ready, the initializer's server for instance, and what that starts, is no task's to answer for; nor are
-the processes with which Python itself cleans up.
+the processes with which Python itself cleans up, and the janitor of a pool that the task has made.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import warnings
 from typing import Literal
 
 from safepool._os.process_table import ProcessRow, command_of, is_alive, list_rows, with_descendants
-from safepool._os.process_tree import NO_COMMAND, is_cleaner
+from safepool._os.process_tree import NO_COMMAND, is_cleaner, is_janitor
 from safepool._pool.task import Task
 from safepool._pool.worker import Worker
 from safepool.errors import EndedProcess, LeftoverWarning
@@ -44,7 +44,7 @@ def find(worker: Worker, policy: str) -> tuple[tuple[EndedProcess, ...], set[int
         commands = {pid: command_of(pid) for pid in members - spared - {worker.contained.pid} if is_alive(pid)}
     except OSError:  # no descriptor to read /proc with: the end of the worker finds them
         return (), set()
-    spared |= {pid for pid, command in commands.items() if is_cleaner(command)}
+    spared |= {pid for pid, command in commands.items() if is_cleaner(command) or is_janitor(command)}
     if policy == "warn":
         worker.residents |= {(row.pid, row.start) for row in rows if row.pid in commands}
     left = ((pid, command or NO_COMMAND) for pid, command in commands.items() if pid not in spared)

@@ -5,7 +5,7 @@ process, as far as parents tell, and who carries the marker of one of its pools,
 process as a whole: what another thread starts meanwhile counts, too.
 
 Not counted is who cleans up after others and leaves with this process (multiprocessing's resource tracker), for it is
-meant to stay; nor the janitor, which is detached and carries no marker.
+meant to stay; nor a janitor.
 
 Facts: a process is the same one as long as number and start time are (proc_pid_stat(5)). In the middle of an exec it
 shows neither environment nor command line, so nobody can tell an orphan from a stranger just then, nor whether it
@@ -30,8 +30,8 @@ from safepool._os.process_table import (
     read_row,
     with_descendants,
 )
-from safepool._os.process_tree import NO_COMMAND, has_program, is_cleaner
-from safepool._pool.door import check_seconds
+from safepool._os.process_tree import NO_COMMAND, has_program, is_cleaner, is_janitor
+from safepool._pool.door import check_proc, check_seconds
 from safepool.errors import EndedProcess, LeakError
 
 __all__ = ["NoLeaks", "no_leaks"]
@@ -58,8 +58,10 @@ def no_leaks(*, patience: float = 2.0, end: bool = False) -> NoLeaks:
     Raises:
         TypeError: An argument has the wrong type; the message names it.
         ValueError: ``patience`` is negative or not finite.
+        RuntimeError: There is no /proc here, which alone tells who is there.
         LeakError: From the end of the block: something was left. Its ``processes`` say what.
     """
+    check_proc("no_leaks()", "used")
     seconds = check_seconds("patience", patience, allow_zero=True)
     if seconds is None:
         raise TypeError("patience must be a number of seconds, not None: nobody would be told of what never leaves")
@@ -110,7 +112,7 @@ class NoLeaks:
         commands = {row.pid: command_of(row.pid) for row in fresh}
         marked = {pid for pid, environment in environments.items() if has_variable(environment, marker)}
         ours = with_descendants({os.getpid(), *marked}, rows) - {os.getpid()}
-        left = [row for row in fresh if row.pid in ours and not is_cleaner(commands[row.pid])]
+        left = [row for row in fresh if row.pid in ours and not _is_to_stay(commands[row.pid])]
         blank = [row for row in fresh if not environments[row.pid] and not commands[row.pid] and has_program(row.pid)]
         return left, blank
 
@@ -137,6 +139,11 @@ class NoLeaks:
         finally:
             for pidfd in held:
                 os.close(pidfd)
+
+
+def _is_to_stay(command: str) -> bool:
+    """Return True for who leaves with this process; a janitor is its child where it adopts orphans, as process 1."""
+    return is_cleaner(command) or is_janitor(command)
 
 
 def _hold(row: ProcessRow) -> int | None:

@@ -58,9 +58,15 @@ def is_worker_of(row: ProcessRow, origin: Origin, found: Scan) -> bool:
 
 
 def has_guardian(row: ProcessRow, host: Leader, found: Scan) -> bool:
-    """Return True for a process whose parent is a guardian of the host's, which carries no marker, as a worker does."""
+    """Return True for a process whose parent is a guardian of the host's, which carries no marker, as a worker does.
+
+    A guardian's first child is the worker, also when it is dead; the others are orphans, which came to it later.
+    """
     above = found.rows.get(row.parent)
-    return above is not None and above.parent == host.pid and above.pid not in found.marked
+    if above is None or above.parent != host.pid or above.pid in found.marked:
+        return False
+    children = [(other.start, other.pid) for other in found.rows.values() if other.parent == above.pid]
+    return (row.start, row.pid) == min(children)
 
 
 def _is_ours(pid: int) -> bool:

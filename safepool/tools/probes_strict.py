@@ -9,6 +9,7 @@ import os
 
 from safepool._os.control_group import house_of_this_process
 from safepool._os.features import why_not
+from safepool._os.guardian import NEEDED
 from safepool.tools.probe import MISSING, OK, STRICT, Finding, Probe
 from safepool.tools.staged import Held, Program
 
@@ -84,6 +85,9 @@ def _cgroup() -> Finding:
 
 
 def _guardian() -> Finding:
+    for name in NEEDED:
+        if reason := why_not(name):
+            return Finding(MISSING, f"a guardian needs {name}: {reason}")
     with Program(_GUARDED.format(worker=_WORKER)) as program:
         if refusal := program.hear("refusal")["refusal"]:
             return Finding(MISSING, f"no guardian can be had: {os.strerror(refusal)}")

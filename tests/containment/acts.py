@@ -30,6 +30,11 @@ time.sleep(900)
 """
 
 
+def leave_a_server() -> int:
+    """As a user would, who wants it to go on."""
+    return subprocess.Popen(["sleep", "900"], start_new_session=True).pid
+
+
 def outrun_without_a_trace(reports: str, label: str, counters: Iterable[str], lifetimes: Iterable[float]) -> NoReturn:
     """Start chains of processes that are gone before they are found, and that carry no marker; then hang."""
     for counter, lifetime in zip(counters, lifetimes, strict=True):
@@ -56,6 +61,14 @@ def wait_in_a_strict_pool(half: str, reports: str, label: str, gate: str, leave:
     with SafeProcessPoolExecutor(1, containment="strict") as inner:
         assert inner.strict_by == half
         return inner.submit(tasks.work_then_wait, reports, label, gate, leave).result()
+
+
+def have_had_a_pool() -> None:
+    """Leave nothing but a janitor, which stays as long as this process."""
+    from safepool import SafeProcessPoolExecutor
+
+    with SafeProcessPoolExecutor(1) as inner:
+        inner.submit(abs, -1).result()
 
 
 def leave_many(count: int) -> None:

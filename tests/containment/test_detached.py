@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import signal
-import subprocess
 
 import pytest
 
+from containment import acts
 from safepool import SafeProcessPoolExecutor, TaskKilledError, TaskTimeoutError, WorkerDiedError
 from safepool.tools.leftbehind import find
 from support import tasks
@@ -201,14 +201,9 @@ def test_pool_within_a_task_ends_with_it_though_its_workers_have_sessions(sparin
     assert spared.alive()
 
 
-def leave_a_server():
-    """As a user would."""
-    return subprocess.Popen(["sleep", "900"], start_new_session=True).pid
-
-
 def test_server_that_a_task_detached_outlives_the_pool(make_pool):
     with make_pool(1, detached="spare") as pool, contextlib.ExitStack() as stack:
-        server = stack.enter_context(Handle(pool.submit(leave_a_server).result(60)))
+        server = stack.enter_context(Handle(pool.submit(acts.leave_a_server).result(60)))
         stack.callback(server.send, signal.SIGKILL)
         pool.shutdown()
         eventually(lambda: not pool._processes)

@@ -205,6 +205,15 @@ def test_strict_pool_inside_a_strict_pool(strict, half, meeting, make_gate, stac
     gone(inner)
 
 
+def test_janitor_of_a_task_s_own_pool_is_no_leftover(strict):
+    """It is in the worker's group, or its guardian's child; were it ended, that worker would have none."""
+    pool = strict(1, leftovers="end")
+    for _ in range(2):
+        task = pool.submit(acts.have_had_a_pool)
+        assert task.result(60) is None
+        assert task.leftovers == ()
+
+
 @pytest.mark.parametrize("half", ["group"], indirect=True)
 def test_worker_and_what_it_starts_are_in_one_group_and_the_host_is_not(strict):
     pool = strict(1)

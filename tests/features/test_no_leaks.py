@@ -56,6 +56,30 @@ def test_pool_that_is_closed_has_left_nothing(meeting: Rendezvous) -> None:
         meeting.expect_all(labels_of("task"))
 
 
+def test_janitor_is_no_leak_of_who_adopts_orphans(tmp_path: Path) -> None:
+    """The first process of a container does; and so does this one."""
+    program = """
+    import ctypes, os
+    from safepool import SafeProcessPoolExecutor, no_leaks
+    from safepool._os.process_table import command_of, list_rows
+
+    assert ctypes.CDLL(None).prctl(36, 1, 0, 0, 0) == 0  # PR_SET_CHILD_SUBREAPER
+    if __name__ == "__main__":
+        with no_leaks(end=True):
+            with SafeProcessPoolExecutor(1) as pool:
+                pool.submit(abs, -1).result()
+        children = [command_of(row.pid) for row in list_rows() if row.parent == os.getpid()]
+        print(sum("janitor_main" in command for command in children))
+    """
+    done = run_script(tmp_path / "program.py", "\n".join(line[4:] for line in program.splitlines()))
+    assert (done.stdout, done.stderr) == ("1\n", "")
+
+
+def test_without_proc_it_is_refused(tmp_path: Path) -> None:
+    done = run_python("-c", "import safepool; safepool.no_leaks()", directory=tmp_path, SAFEPOOL_DISABLE="proc")
+    assert "RuntimeError: no_leaks() cannot be 'used' here: only /proc tells" in done.stderr
+
+
 def test_pool_that_is_open_is_named_with_whatever_its_tasks_have_started(meeting: Rendezvous, make_pool) -> None:
     """Those that have left group, session and parent carry its marker."""
     pool = make_pool(1)

@@ -144,6 +144,11 @@ def _daemon(label: str, reports: str) -> None:
     subprocess.run(command, check=True, stdin=subprocess.DEVNULL)
 
 
+def _orphan(label: str, reports: str) -> None:
+    """In a session that it leads, and without a parent."""
+    leave(["sh", "-c", 'setsid sh -c "$0" sh "$@" &', _ANNOUNCE, label, reports, _LIFETIME])
+
+
 def _freed(label: str, reports: str) -> None:
     """A daemon that dropped the marker as well: the supported way to leave something running."""
     environment = {name: value for name, value in os.environ.items() if not name.startswith("SAFEPOOL_")}
@@ -195,6 +200,7 @@ _STARTERS: dict[str, Callable[[str, str], None]] = {
     "setpgid": _setpgid,
     "setsid": _setsid,
     "daemon": _daemon,
+    "orphan": _orphan,
     "freed": _freed,
     "scrubbed": _scrubbed,
     "renamed": _renamed,

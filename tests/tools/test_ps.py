@@ -103,6 +103,19 @@ def test_workers_beneath_guardians_are_shown_with_what_their_guardians_know(make
         assert not below & {everybody[label].pid for label in labels_of(other, (*KINDS, *TRACELESS))}
 
 
+def test_orphan_that_came_to_a_guardian_is_no_second_worker(make_host: Callable[..., Host]) -> None:
+    """It leads a session, carries the marker, and has the guardian for a parent, as the worker."""
+    host = make_host(max_workers=1, containment="strict", launcher=launcher_for("guardian"))
+    host.open_pool()
+    everybody = hang_everywhere(host, "loop", workers=1, leave=("daemon", "orphan"))
+    assert census.look_at(everybody["w0.orphan"].pid).sid == everybody["w0.orphan"].pid  # type: ignore[union-attr]
+
+    found = workers_of(host.process.pid)
+
+    assert found.keys() == {everybody["w0"].pid}
+    assert {process.pid for process in found[everybody["w0"].pid].below} >= {everybody["w0.orphan"].pid}
+
+
 def test_worker_without_a_task_is_idle(make_host: Callable[..., Host]) -> None:
     host = make_host(max_workers=1)
     host.open_pool()

@@ -189,28 +189,43 @@ def test_controller_that_is_not_there_is_named(host: Program, base: Path) -> Non
     assert not [entry for entry in base.iterdir() if entry.is_dir()]
 
 
-def test_where_no_controller_can_be_handed_on_everybody_goes_back(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """A tree of files takes any move, and this one refuses every order, as the kernel would where somebody forks on."""
+@pytest.fixture
+def files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A base that is a tree of files, with this process in it: it takes any move, and obeys no order."""
     base = tmp_path / "base"
     base.mkdir()
-    for name, content in {"controllers": "memory", "subtree_control": "", "procs": f"{os.getpid()}\n"}.items():
-        (base / f"cgroup.{name}").write_text(content)
+    content = {"controllers": "memory cpu", "subtree_control": "", "procs": f"{os.getpid()}\n", "type": "domain\n"}
+    for name, text in content.items():
+        (base / f"cgroup.{name}").write_text(text)
+    monkeypatch.setattr(controllers, "house_of_this_process", lambda: str(base / "house"))
+    return base
+
+
+def test_base_is_emptied_before_it_is_told_to_hand_on(files: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With processes in it, it would hand on "cpu" without an error, and be a group of threads from then on."""
+    done: list[str] = []
+    monkeypatch.setattr(controllers, "_move_all", lambda source, _target: done.append(f"empty {source}"))
+    monkeypatch.setattr(controllers, "_order", lambda group, words: done.append(f"{words} {group}"))
+    monkeypatch.setattr(controllers, "hand_on_from_house", done.append)
+    controllers.have_controller("cpu")
+    assert done == [f"empty {files}", f"+cpu {files}", "cpu"]
+
+
+def test_where_no_controller_can_be_handed_on_everybody_goes_back(files: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As where somebody forks on and on."""
     moves: list[tuple[str, str]] = []
 
     def refuse(_group: str, _words: str) -> None:
         raise OSError(16, "Device or resource busy")
 
-    monkeypatch.setattr(controllers, "house_of_this_process", lambda: str(base / "house"))
     monkeypatch.setattr(controllers, "_order", refuse)
     monkeypatch.setattr(controllers, "_move_all", lambda source, target: moves.append((source, target)))
     with pytest.raises(
         NoControlGroupError, match="cannot hand on the kernel's 'memory' controller: Device or resource"
     ):
         controllers.have_controller("memory")
-    assert moves[-1] == (str(base / "house_host"), str(base))
-    assert not (base / "house_host").exists()
+    assert moves[-1] == (str(files / "house_host"), str(files))
+    assert not (files / "house_host").exists()
 
 
 # --- limits of one group, as files ---
