@@ -101,6 +101,8 @@ def test_workers_beneath_guardians_are_shown_with_what_their_guardians_know(make
         assert below >= {everybody[label].pid for label in labels_of(name, (*KINDS, *TRACELESS))[1:]}
         other = "w1" if name == "w0" else "w0"
         assert not below & {everybody[label].pid for label in labels_of(other, (*KINDS, *TRACELESS))}
+    host.send(signal.SIGKILL)
+    gone(everybody)  # by the guardians: whoever ends the host's processes by their environment misses some
 
 
 def test_orphan_that_came_to_a_guardian_is_no_second_worker(make_host: Callable[..., Host]) -> None:
