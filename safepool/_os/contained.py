@@ -16,7 +16,7 @@ from typing import Literal, TypeVar
 
 from safepool._os import process_exit
 from safepool._os.control_group import ControlGroup, house_of_this_process, new_group
-from safepool._os.environment import snapshot
+from safepool._os.environment import for_worker
 from safepool._os.guardian import Guardian
 from safepool._os.janitor import janitor
 from safepool._os.lifeline import ArmedPipe
@@ -263,7 +263,7 @@ def spawn(
         nonlocal group, guardian
         line = command(lifeline.read_fd, switch.write_fd)
         given = (lifeline.read_fd, switch.write_fd, *pass_fds)
-        variables = {**snapshot(), **environment, marker: marker_value()}
+        variables = {**for_worker(), **environment, marker: marker_value()}
         if strict_by == "guardian":
             guardian = Guardian(line, variables, given, marker)
             return guardian.worker

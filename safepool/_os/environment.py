@@ -9,11 +9,13 @@ from __future__ import annotations
 
 import os
 
+from safepool._os.features import VARIABLE, disabled
 from safepool._os.process_table import environment_of
 
-__all__ = ["inherited", "snapshot"]
+__all__ = ["for_helper", "for_worker", "inherited", "snapshot"]
 
 _MOST_TRIES = 100
+_MARK = "SAFEPOOL_"  # what every marker begins with
 
 
 def snapshot() -> dict[str, str]:
@@ -24,6 +26,20 @@ def snapshot() -> dict[str, str]:
         except (KeyError, RuntimeError):  # a variable went, or came, under the copying
             continue
     return dict(os.environ)
+
+
+def for_worker() -> dict[str, str]:
+    """Return the environment for a worker: ours, and it does without what we do without, and no more."""
+    environment = snapshot()
+    environment.pop(VARIABLE, None)  # as it was at the first pool, whatever has become of it
+    if disabled():
+        environment[VARIABLE] = ",".join(sorted(disabled()))
+    return environment
+
+
+def for_helper() -> dict[str, str]:
+    """Return the same for the janitor or a guardian, without our markers: no sweep is to take it for a member."""
+    return {name: value for name, value in for_worker().items() if name == VARIABLE or not name.startswith(_MARK)}
 
 
 def inherited() -> dict[str, str]:

@@ -22,8 +22,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from multiprocessing import spawn
 
 from safepool._os import lifeline, process_exit
-from safepool._os.environment import snapshot
-from safepool._os.features import VARIABLE, why_not
+from safepool._os.environment import for_helper
+from safepool._os.features import why_not
 from safepool._os.janitor import PACKAGE_ROOT
 from safepool._os.marker import next_worker_marker
 from safepool._os.memory_file import new_memory_file
@@ -110,7 +110,8 @@ class Guardian:
         """Let it end what is left beneath it, reap all, and leave; wait for that, and reap it."""
         fd, self._link_fd = self._link_fd, -1
         lifeline.keep_in_forked_children(fd)
-        os.close(fd)
+        with socket.socket(fileno=fd) as link, contextlib.suppress(OSError):
+            link.shutdown(socket.SHUT_RDWR)  # its end, whoever has a copy: a child that was forked in C keeps them all
         if self._pidfd >= 0:
             self._rouse()
             if not process_exit.has_ended(self._pidfd, _LEAVE_LIMIT):
@@ -185,7 +186,7 @@ def _start(link_fd: int, program_fd: int, pass_fds: Sequence[int], marker: str) 
         stdin=subprocess.DEVNULL,
         start_new_session=True,
         pass_fds=(link_fd, program_fd, *pass_fds),
-        env={name: value for name, value in snapshot().items() if name == VARIABLE or not name.startswith("SAFEPOOL_")},
+        env=for_helper(),
     )
     started.returncode = 0  # we wait for it by pidfd: keep Popen from doing so, and from warning that it did not
     return started.pid
@@ -209,7 +210,7 @@ def _hold(pid: int) -> tuple[int, Leader]:
 @contextlib.contextmanager
 def _program(command: Sequence[str | bytes], variables: Mapping[str, str]) -> Iterator[int]:
     """Write down for the guardian what it is to start; not in its own environment, which Python may have changed."""
-    entries = [f"{name}={value}" for name, value in variables.items()]
+    entries = [f"{name}={value}" for name, value in variables.items() if name]  # else no exec is possible
     parts = [os.fsencode(part) for part in (str(len(command)), *command, *entries)]
     if any(b"\0" in part for part in parts):
         raise ValueError("embedded null byte")  # as Popen has it

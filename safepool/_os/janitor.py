@@ -17,8 +17,8 @@ from multiprocessing import spawn
 from os.path import abspath, dirname
 
 from safepool._os import lifeline
-from safepool._os.environment import snapshot
-from safepool._os.features import VARIABLE, has
+from safepool._os.environment import for_helper
+from safepool._os.features import has
 from safepool._os.marker import host_marker
 from safepool._os.process_table import read_row
 from safepool._os.process_tree import Leader
@@ -146,7 +146,7 @@ class Janitor:
                 stderr=subprocess.DEVNULL,
                 start_new_session=True,
                 pass_fds=(self._register.fd, theirs.fileno()),
-                env=_environment(),
+                env=for_helper(),
             )
 
     def _forget(self) -> None:
@@ -161,11 +161,6 @@ class Janitor:
         if self._starter is not None:
             self._starter.wait()
             self._starter = None
-
-
-def _environment() -> dict[str, str]:
-    """Ours, without the markers: it must not find itself. What it is to do without is for it, too."""
-    return {name: value for name, value in snapshot().items() if name == VARIABLE or not name.startswith("SAFEPOOL_")}
 
 
 _janitor: Janitor | None = None

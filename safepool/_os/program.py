@@ -11,6 +11,7 @@ death (see ``lifeline``). The janitor is started first, and finds by the registe
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 from collections.abc import Callable, Sequence
 
@@ -72,8 +73,8 @@ def start_program(
                     group.take_in(os.getpid())
                 inbox.restore()
                 os.execvpe(command[0], list(command), environment)  # noqa: S606  # there is to be no shell
-            except OSError as error:
-                status = on_error(error)
+            except (OSError, ValueError) as error:  # the latter of a name that is empty, or has a zero byte in it
+                status = on_error(error if isinstance(error, OSError) else OSError(errno.ENOENT, str(error)))
             finally:
                 os._exit(status)
         if not new_session:

@@ -11,7 +11,7 @@ from numbers import Real
 from types import FunctionType
 from typing import Any
 
-from safepool._os.features import why_not
+from safepool._os.features import VARIABLE, why_not
 from safepool._plain import replace
 from safepool._pool.terms import Terms
 
@@ -220,6 +220,8 @@ def check_environment(name: str, value: Mapping[str, str] | None) -> dict[str, s
             raise TypeError(f"{name} must map strings to strings, not {key!r} to {text!r}")
         if not key or "=" in key or "\0" in key + text or not _is_encodable(key + text):
             raise ValueError(f"{name}: {key!r}={text!r} cannot stand in an environment")
+        if key == VARIABLE:
+            raise ValueError(f"{name} must not set {key} ({text!r}): workers do without what this program does without")
     return environment
 
 

@@ -222,7 +222,7 @@ class SafeProcessPoolExecutor(MappingExecutor, ProcessPoolExecutor):
             strict_by=self.strict_by,
             spares_detached=_spares_detached(detached, is_strict=self.strict_by is not None),
             cpu_limit=_check_cpu_limit(cpu_limit, is_strict=self.strict_by is not None),
-            measures_memory=check_flag("measure_memory", measure_memory),
+            measures_memory=_check_measure_memory(measure_memory),
             outfit=outfit,
             inherited_fds=fds,
             lender=lender,
@@ -481,6 +481,12 @@ def _check_leftovers(leftovers: LeftoversPolicy) -> LeftoversPolicy:
     if policy != "keep":
         check_proc("leftovers", policy)
     return policy
+
+
+def _check_measure_memory(measure_memory: bool) -> bool:
+    if check_flag("measure_memory", measure_memory):
+        check_proc("measure_memory", measure_memory)
+    return measure_memory
 
 
 def _strict_by(containment: Containment) -> StrictBy | None:

@@ -59,7 +59,7 @@ def _picture(overview: Overview, *, with_trees: bool) -> Group:
         parts += [Text(), Text(title(host), style="bold"), *_lines(host, with_trees=with_trees)]
     parts += [Text(), *(Text(remark, style="yellow") for remark in remarks(overview))]
     for part in parts:
-        part.no_wrap, part.overflow = True, "ellipsis"
+        part.no_wrap, part.overflow = True, "crop"  # an ellipsis is no character of every terminal
     return Group(*parts)
 
 

@@ -44,8 +44,8 @@ def scan() -> Scan:
             continue
         rows[pid] = row
         environment = b"" if row.is_dead else environment_of(pid)
-        if MARK in environment:
-            marked[pid] = origins_in(environment)
+        if MARK in environment and (origins := origins_in(environment)):  # else it only has a variable of that kind
+            marked[pid] = origins
     hosts = {origin.host for origins in marked.values() for origin in origins if origin.host is not None}
     return Scan(rows, marked, {host: fate_of(host) for host in hosts}, frozenset(foreign))
 

@@ -253,6 +253,31 @@ def test_host_sigkilled_at_any_moment_of_a_start_leaves_nothing(make_strict_host
         host.close()
 
 
+def test_fork_of_the_host_in_c_holds_up_no_end(make_program):
+    """Its child has a copy of the link to every guardian, for as long as it lives."""
+    program = make_program()
+    source = program.directory / "program.py"
+    source.write_text(
+        "import ctypes, os, signal\n"
+        "from safepool import SafeProcessPoolExecutor, WorkerDiedError\n"
+        "from safepool._os import guardian\n"
+        "if __name__ == '__main__':\n"
+        "    guardian._LEAVE_LIMIT = 600.0\n"
+        "    pool = SafeProcessPoolExecutor(1, containment='strict')\n"
+        "    assert pool.strict_by == 'guardian'\n"
+        "    assert pool.submit(abs, -1).result() == 1\n"
+        "    child = ctypes.CDLL(None).fork()\n"
+        "    while not child:\n"
+        "        signal.pause()\n"
+        "    assert type(pool.submit(os._exit, 3).exception()) is WorkerDiedError\n"
+        "    pool.shutdown()\n"
+        "    os.kill(child, signal.SIGKILL)\n"
+    )
+    program.run([*launcher_for("guardian"), sys.executable, str(source)])
+    assert program.finish() == 0, program.stderr
+    program.leaves_nothing()
+
+
 def test_guardian_beneath_a_standard_pool_finishes_what_the_death_of_its_host_leaves_to_it(make_pool, meeting, stack):
     """The outer pool sweeps by its marker, which the guardian of the inner one must not carry: it has work to do."""
     pool, gate = make_pool(1), meeting.path + ".gate"

@@ -104,7 +104,13 @@ def test_constructor_with_bad_argument_names_it_and_its_value(
 
 @pytest.mark.parametrize(
     ("env", "expected"),
-    [({"A": 1}, TypeError), ({1: "a"}, TypeError), ({"A=B": "c"}, ValueError), ({"A": "b\0"}, ValueError)],
+    [
+        ({"A": 1}, TypeError),
+        ({1: "a"}, TypeError),
+        ({"A=B": "c"}, ValueError),
+        ({"A": "b\0"}, ValueError),
+        ({"SAFEPOOL_DISABLE": "setsig"}, ValueError),
+    ],
 )
 def test_constructor_with_bad_env_names_it(env: Any, expected: type[Exception]) -> None:
     with pytest.raises(expected, match="env"):

@@ -18,6 +18,7 @@ from safepool._os.marker import namespaces
 from safepool._os.process_tree import TreeEnding
 from safepool.cli import main
 from safepool.tools.leftbehind import end, find
+from safepool.tools.marked import scan
 from support import census
 from support.descendants import ESCAPING
 from support.eventually import eventually
@@ -311,6 +312,14 @@ def test_process_that_only_mentions_a_marker_is_spared(number_of_the_dead: int) 
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can have processes of another user")
+def test_other_variables_of_ours_are_no_markers() -> None:
+    """Else whoever has one would be spared as a tree, with those that he has adopted."""
+    with stranger({"SAFEPOOL_DISABLE": "cgroup"}) as process:
+        found = scan()
+        assert process.pid in found.rows
+        assert process.pid not in found.marked
+
+
 def test_process_of_another_user_is_spared(number_of_the_dead: int) -> None:
     claim = f"{number_of_the_dead}.{AGES_AGO}.{HERE}"
     with stranger({f"{TOKEN}_1": claim}, user=NOBODY) as spared, stranger({f"{TOKEN}_2": claim}) as left:

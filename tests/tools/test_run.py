@@ -249,6 +249,15 @@ def test_command_that_is_not_there(make_program):
     program.leaves_nothing()
 
 
+def test_command_without_a_name(make_program):
+    program = make_program()
+    start(program, [""])
+    assert program.finish() == 127
+    assert program.stderr.startswith("safepool run: '': ")
+    assert len(program.stderr.splitlines()) == 1
+    program.leaves_nothing()
+
+
 def test_command_that_cannot_be_run(make_program, tmp_path):
     (tmp_path / "plain").write_text("no program")
     (tmp_path / "no-shebang").write_text("exit 3\n")
