@@ -6,6 +6,7 @@ from __future__ import annotations
 import contextlib
 import os
 import re
+import signal
 import subprocess
 import threading
 from collections.abc import Callable, Iterator
@@ -94,10 +95,13 @@ def test_pool_that_is_open_is_named_with_whatever_its_tasks_have_started(meeting
     assert result_of(pool.submit(tasks.square, 3)) == 9
 
 
-def test_process_of_the_program_s_own_is_named_with_its_command_and_left_alone(start) -> None:
+def test_process_of_the_program_s_own_is_named_with_its_command_and_left_alone(
+    start, stack: contextlib.ExitStack
+) -> None:
     with pytest.raises(LeakError) as failing, no_leaks(patience=0.1):
         shell = start(["sh", "-c", "sleep 900 & wait"])
         (child,) = eventually(lambda: [seen for seen in census.children_of(shell.pid) if "sleep" in seen.command])
+        stack.callback(stack.enter_context(Handle(child.pid)).send, signal.SIGKILL)
 
     assert {process.pid: process.command for process in failing.value.processes} == {
         shell.pid: "sh -c sleep 900 & wait",
