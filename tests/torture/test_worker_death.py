@@ -118,12 +118,13 @@ def test_normal_shutdown_sweeps_what_finished_tasks_left_behind(pool, meeting, s
     none_alive(everybody)
 
 
-def test_retiring_worker_is_swept_and_replaced(make_pool, meeting, stack):
-    pool = make_pool(1, max_tasks_per_child=1)
-    gate_keeper = pool.submit(tasks.work_then_hang, meeting.path, "first", "idle", KINDS)
+def test_retiring_worker_is_swept_and_replaced(make_pool, meeting, make_gate, stack):
+    pool, gate = make_pool(1, max_tasks_per_child=1), make_gate()
+    first = pool.submit(tasks.work_then_wait, meeting.path, "first", gate.path, KINDS)
     descendants = hold(meeting.pids(labels_of("first")[1:]), stack)
-    assert gate_keeper.result(60) == "first"
-    assert pool.submit(tasks.own_pid).result(60) != meeting.expect("first").pid
+    gate.open()
+    assert first.result(60) == meeting.expect("first").pid
+    assert pool.submit(tasks.own_pid).result(60) != first.result()
     gone(descendants)
 
 
