@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
 import threading
 import time
 from collections.abc import Callable, Iterable
@@ -32,10 +33,11 @@ __all__ = ["Endings", "part"]
 
 _log = logging.getLogger("safepool")
 
-# A task that never seems to begin may be hiding that it does, or end whoever unpickles it: ten workers are what it may
-# cost. Four are not enough. With a hundred kills a second at random, and eight processes for each core, one task lost
-# as many in a row: a fresh worker has the task's module to import, and is struck again before it is done.
-_MOST_PUT_BACKS = 9
+_MOST_PUT_BACKS = 3  # a task that never seems to begin may be hiding that it does, or end whoever unpickles it
+# SIGKILL comes from somebody else, and says little about the task. With a hundred of them a second at random, and eight
+# processes for each core, one task lost four starts in a row: a fresh worker has the task's module to import, and is
+# struck again before it is done.
+_MOST_PUT_BACKS_IF_KILLED = 9
 
 
 class Endings:
@@ -141,7 +143,7 @@ class Endings:
 
     def _put_back_or_part(self, worker: Worker, task: Task, obituary: Obituary) -> None:
         with self._lock:
-            once_more = self._state.broken is None and self._runs_once_more(worker, task)
+            once_more = self._state.broken is None and self._runs_once_more(worker, task, obituary)
             if once_more:
                 worker.task, task.future._worker = None, None
                 self._state.put_back(task)
@@ -181,13 +183,14 @@ class Endings:
             peak=worker.peak or None,
         )
 
-    def _runs_once_more(self, worker: Worker, task: Task) -> bool:
+    def _runs_once_more(self, worker: Worker, task: Task, obituary: Obituary) -> bool:
         """Decide whether the task goes back to the queue; with the pool's lock held."""
         if worker.is_unwanted or self._state.is_killed:
             return False
         if worker.begun_at() is None and worker.verdict is None:  # sent, but never begun: the death is not its fault
             task.put_backs += 1
-            if task.put_backs <= _MOST_PUT_BACKS:
+            was_killed = obituary.exitcode == -signal.SIGKILL
+            if task.put_backs <= (_MOST_PUT_BACKS_IF_KILLED if was_killed else _MOST_PUT_BACKS):
                 task.attempts -= 1
                 return True
         return task.attempts <= task.terms.retries
