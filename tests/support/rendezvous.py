@@ -60,12 +60,18 @@ class Rendezvous:
         """Wait for the first report of every label."""
         wanted = list(labels)
         deadline = time.monotonic() + within
-        while missing := [label for label in wanted if self.find(label) is None]:
+        while missing := self._missing(wanted):
             left = deadline - time.monotonic()
             if left <= 0:
                 raise AssertionError(f"no report of {missing} within {within:g} s; heard: {self.reports}")
             self.listen(left)
         return {label: found for label in wanted if (found := self.find(label)) is not None}
+
+    def _missing(self, wanted: Iterable[str]) -> list[str]:
+        """Who has not reported, of one look: what comes between two would be in the list, and be waited for in vain."""
+        self.listen(0)
+        heard = {report.label for report in self.reports}
+        return [label for label in wanted if label not in heard]
 
     def pids(self, labels: Iterable[str], *, within: float = 60.0) -> dict[str, int]:
         """Wait for every label; who sent it."""
