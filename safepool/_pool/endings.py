@@ -33,10 +33,9 @@ __all__ = ["Endings", "part"]
 
 _log = logging.getLogger("safepool")
 
-_MOST_PUT_BACKS = 3  # a task that never seems to begin may be hiding that it does, or end whoever unpickles it
+_MOST_PUT_BACKS = 3  # a task that never seems to begin may be hiding that it does
 # SIGKILL comes from somebody else, and says little about the task. With a hundred of them a second at random, and eight
-# processes for each core, one task lost four starts in a row: a fresh worker has the task's module to import, and is
-# struck again before it is done.
+# processes for each core, one task was seen to lose four starts in a row.
 _MOST_PUT_BACKS_IF_KILLED = 9
 
 

@@ -206,3 +206,20 @@ def _rebuild_and_call() -> CallsOnRebuild:
     for call in on_rebuild:
         call()
     return CallsOnRebuild()
+
+
+def note_and_die(notes: str, signum: int) -> None:
+    """Leave a byte, and die of the signal."""
+    with open(notes, "ab") as file:
+        file.write(b".")
+    os.kill(os.getpid(), signum)
+
+
+class DiesWhenRebuilt:
+    """An argument that is the end of whoever unpickles it."""
+
+    def __init__(self, notes: str, signum: int) -> None:
+        self._facts = notes, signum
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return note_and_die, self._facts

@@ -7,6 +7,8 @@ import signal
 import threading
 from pathlib import Path
 
+import pytest
+
 from contract.patience import PATIENCE, error_of, eventually, result_of
 from features import acts, hostile
 from safepool import InitializerError, TaskKilledError, WorkerDiedError
@@ -131,3 +133,12 @@ def test_killed_pool_runs_nothing_again_whose_worker_had_just_died(new_pool) -> 
     assert (
         future.cancelled() or isinstance(error_of(future), (TaskKilledError, WorkerDiedError)) or future.result() != pid
     )
+
+
+@pytest.mark.parametrize("signum", [signal.SIGABRT, signal.SIGKILL])
+def test_argument_that_ends_whoever_unpickles_it_costs_one_worker(new_pool, tmp_path: Path, signum: int) -> None:
+    notes = tmp_path / "notes"
+    pool = new_pool()
+    assert isinstance(error_of(pool.submit(len, hostile.DiesWhenRebuilt(str(notes), signum))), WorkerDiedError)
+    assert notes.stat().st_size == 1
+    assert pool.submit(abs, -1).result(60) == 1
