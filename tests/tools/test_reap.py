@@ -361,6 +361,25 @@ def test_process_that_does_not_die_is_told(
         assert shown.out.endswith("ended: 0 of 1\n")
 
 
+def test_what_cannot_be_shown_is_not_ended(number_of_the_dead: int) -> None:
+    with (
+        open("/dev/full", "wb") as full,
+        stranger({f"{TOKEN}_1": f"{number_of_the_dead}.{AGES_AGO}.{HERE}"}) as left,
+    ):
+        done = subprocess.run(
+            [sys.executable, "-m", "safepool", "reap", "--host", str(number_of_the_dead)],
+            env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            check=False,
+            timeout=60,
+        )
+        assert left.alive()
+    assert (done.returncode, done.stderr.count("\n")) == (1, 1)
+    assert "No space left on device" in done.stderr
+
+
 @pytest.mark.parametrize(
     ("arguments", "complaint"),
     [
