@@ -118,11 +118,11 @@ def test_swarm_of_forks_and_those_that_never_stay_are_ended(strict, meeting, sta
     everybody = hold(meeting.pids(["hung"]), stack)
     members = members_of_only_worker(pool)
     eventually(lambda: len(members.find(list(list_rows()))) > SWARM)
+    eventually(lambda: all(count_in(counter) for counter in counters))
     assert hung.kill()
     assert isinstance(hung.exception(60), TaskKilledError)
     none_alive(everybody)
     generations = [count_in(counter) for counter in counters]
-    assert all(generations)
     assert generations == [count_in(counter) for counter in counters]
 
 

@@ -5,7 +5,9 @@ from __future__ import annotations
 import os
 import signal
 import threading
+from collections.abc import Callable
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
 
@@ -78,12 +80,17 @@ def test_future_that_somebody_else_settles_harms_no_other(new_pool, gate) -> Non
     assert result_of(last) == 9
 
 
-def test_task_that_hides_that_it_began_is_not_run_for_ever(new_pool, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("ending", "most"), [(hostile.leave, 4), (hostile.be_killed, 10)])
+def test_task_that_hides_that_it_began_is_not_run_for_ever(
+    new_pool, tmp_path: Path, ending: Callable[[], NoReturn], most: int
+) -> None:
     runs = tmp_path / "runs"
-    error = error_of(new_pool().submit(hostile.note_run_and_spoil_the_record, str(runs)))
+    pool = new_pool()
+    error = error_of(pool.submit(hostile.note_run_and_spoil_the_record, str(runs), ending))
 
     assert isinstance(error, WorkerDiedError)
-    assert runs.stat().st_size <= 4
+    assert runs.stat().st_size == most
+    assert result_of(pool.submit(acts.square, 3)) == 9
 
 
 def test_child_that_a_task_forked_cannot_speak_for_the_worker(new_pool, tmp_path: Path) -> None:

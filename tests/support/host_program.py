@@ -86,9 +86,11 @@ class Server:
 
     def do_limit_descriptors(self, room: int | None) -> None:
         """Leave room for so many more descriptors; None lifts the limit."""
-        used = {int(name) for name in os.listdir("/proc/self/fd")}
-        free = (number for number in itertools.count() if number not in used)
-        self._limit(resource.RLIMIT_NOFILE, None if room is None else next(itertools.islice(free, room, None)))
+        limit = None
+        if room is not None:
+            used = {int(name) for name in os.listdir("/proc/self/fd")}
+            limit = next(itertools.islice((number for number in itertools.count() if number not in used), room, None))
+        self._limit(resource.RLIMIT_NOFILE, limit)  # lifted without a look, for which there may be no descriptor
 
     def do_limit_processes(self, most: int | None) -> None:
         """Allow this user so many processes; None lifts the limit."""
