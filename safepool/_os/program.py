@@ -28,13 +28,13 @@ from safepool._os.terminal import Terminal
 
 __all__ = ["start_program"]
 
-_NOT_INVOKED = 126  # as a shell has it
+_LOST = 125  # something else than an error has ended the child before it was the program
 
 
 def start_program(
     command: Sequence[str],
     inbox: SignalInbox,
-    on_error: Callable[[OSError], int],
+    on_error: Callable[[OSError, bool], int],
     *,
     new_session: bool,
     terminal: Terminal | None = None,
@@ -45,7 +45,8 @@ def start_program(
     Args:
         command: The program, looked for on PATH, and its arguments.
         inbox: Knows which signals it is to have.
-        on_error: Called in the child if there is no such program; returns the status to exit with.
+        on_error: Called in the child, if that does not become the program, with why, and whether it was the exec that
+            failed; returns the status to exit with.
         new_session: It gets a session of its own, and no terminal; otherwise a group in ours.
         terminal: What it is in the foreground of before it runs, if given.
         in_group: It gets a control group of its own, in which it is before it runs.
@@ -65,16 +66,17 @@ def start_program(
             group = new_group(marker.rpartition("_")[2])
         pid = os.fork()
         if not pid:
-            status = _NOT_INVOKED
+            status, is_ready = _LOST, False
             try:
                 _leave_group(new_session, terminal)
                 lifeline.adopt_lifeline(pipe.read_fd)
                 if group is not None:
                     group.take_in(os.getpid())
                 inbox.restore()
+                is_ready = True
                 os.execvpe(command[0], list(command), environment)  # noqa: S606  # there is to be no shell
             except (OSError, ValueError) as error:  # the latter of a name that is empty, or has a zero byte in it
-                status = on_error(error if isinstance(error, OSError) else OSError(errno.ENOENT, str(error)))
+                status = on_error(error if isinstance(error, OSError) else OSError(errno.ENOENT, str(error)), is_ready)
             finally:
                 os._exit(status)
         if not new_session:

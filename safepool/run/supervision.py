@@ -38,6 +38,7 @@ _LONGEST_WAIT = 86_400.0  # seconds
 _JANITOR_RETRY = 1.0  # seconds until the next try to have a janitor, where there is none
 _STANDARD_ERROR = 2
 _MIB = 1 << 20
+_NOT_STARTED = "{} could not be started: {}"
 _REMEDY = "To get one: systemd-run --user --scope -p Delegate=yes safepool run --strict ..."
 
 
@@ -67,7 +68,7 @@ def run(command: Sequence[str], limits: Limits, tell: Callable[[str], None], *, 
     try:
         contained, inbox, foreground = _start(command, tell, is_strict=is_strict)
     except OSError as error:
-        tell(f"{name} could not be started: {error.strerror}")
+        tell(_NOT_STARTED.format(name, error.strerror))
         return _FAILED
     supervision = _Supervision(contained, inbox, foreground, limits)
     try:
@@ -98,7 +99,10 @@ def _start(
 ) -> tuple[ContainedProgram, SignalInbox, Foreground | None]:
     """Start the command in its place: at our terminal if we have one, else in a session of its own."""
 
-    def explain(error: OSError) -> int:
+    def explain(error: OSError, is_of_exec: bool) -> int:
+        if not is_of_exec:  # not the command's fault: a group that it cannot be put into is not found, either
+            tell(_NOT_STARTED.format(repr(command[0]), error.strerror))
+            return _FAILED
         tell(f"{command[0]!r}: {error.strerror}")
         return _NOT_FOUND if isinstance(error, FileNotFoundError | NotADirectoryError) else _NOT_INVOKED
 

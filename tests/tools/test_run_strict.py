@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import secrets
 import signal
 import subprocess
 import sys
@@ -11,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from safepool._os import control_group
+from safepool._os.control_group import ControlGroup
 from support import census
 from support.descendants import KINDS, TRACELESS
 from support.eventually import eventually
@@ -27,14 +30,15 @@ LABELS = labels_of("first", EVERYBODY)
 LEAVING = """
 import sys
 from support import descendants, tasks
-reports, kind, leave = sys.argv[1:]
-tasks.work_then_hang(reports, "first", kind, leave.split())
+reports, kind, leave, gate = sys.argv[1:]
+if gate:
+    tasks.work_then_wait(reports, "first", gate, leave.split())
+else:
+    tasks.work_then_hang(reports, "first", kind, leave.split())
 """
 
 
-def houses() -> set[str]:
-    base = Path(control_group.house_of_this_process()).parent
-    return {entry.name for entry in base.iterdir() if entry.name.startswith("safepool_")}
+ENTER = ["sh", "-c", 'echo $$ > "$0/cgroup.procs" && exec "$@"']
 
 
 @pytest.fixture(params=["session", "terminal"])
@@ -50,27 +54,41 @@ def strict(make_program, place):
         control_group.make_sure()
     except OSError as error:
         pytest.skip(f"no control group can be made here: {error}")
-    before = houses()
+    group = Path(control_group.house_of_this_process()).parent / f"test-{os.getpid()}-{secrets.token_hex(4)}"
+    group.mkdir()  # where no other test makes groups
 
-    def start(kind, *options):
-        program = make_program()
-        command = [sys.executable, "-c", LEAVING, program.rendezvous.path, kind, " ".join(EVERYBODY)]
-        program.run([*RUN, *options, "--", *command], **place)
+    def start(kind, *options, program=None, gate=""):
+        program = program or make_program()
+        command = [sys.executable, "-c", LEAVING, program.rendezvous.path, kind, " ".join(EVERYBODY), gate]
+        program.run([*ENTER, str(group), *RUN, *options, "--", *command], **place)
         return program
 
     yield start
-    eventually(lambda: houses() <= before, otherwise=lambda: f"left: {houses() - before}")
+    try:
+        eventually(lambda: not (group / "cgroup.procs").read_text(), otherwise=lambda: "somebody is left in the group")
+        assert not [entry.name for entry in group.iterdir() if entry.is_dir()]
+    finally:
+        ControlGroup(str(group)).kill()
+        for folder, _, _ in os.walk(group, topdown=False):
+            eventually(lambda folder=folder: removes(folder))
 
 
-def test_what_the_command_leaves_is_gone_before_its_status_is_told(make_program, strict, place):
-    program = strict("idle")
-    seen = census.carrying(program.mark)
-    everybody = program.rendezvous.pids(LABELS)
+def removes(folder):
+    try:
+        os.rmdir(folder)
+    except OSError:
+        return False
+    return True
 
+
+def test_what_the_command_leaves_is_gone_before_its_status_is_told(make_program, strict):
+    program = make_program()
+    gate = program.gate("gate")
+    strict("gate", program=program, gate=gate.path)
+    everybody = program.hold_reported(LABELS)
+    gate.open()
     assert program.finish() == 0
-
-    assert seen is not None
-    assert not [pid for pid in everybody.values() if (found := census.look_at(pid)) and found.state not in "ZX"]
+    assert not [name for name, handle in everybody.items() if handle.alive()]
     program.leaves_nothing()
 
 
@@ -141,3 +159,37 @@ def test_where_no_group_can_be_made_nothing_is_started_and_one_line_says_why(tmp
     assert line.startswith("safepool run: --strict needs a control group (version 2) that it may divide: ")
     assert "systemd-run --user --scope -p Delegate=yes" in line
     assert not started.exists()
+
+
+NOT_TAKEN_IN = """
+import os, sys
+from safepool import cli
+from safepool._os import control_group
+from safepool._os.control_group import ControlGroup
+take_in = control_group.ControlGroup.take_in
+starter = os.getpid()
+
+def refuse(group, pid):
+    if os.getpid() != starter:  # who is to become the command, and moves itself
+        raise OSError(int(sys.argv[1]), os.strerror(int(sys.argv[1])))
+    take_in(group, pid)
+
+control_group.ControlGroup.take_in = refuse
+sys.exit(cli.main(sys.argv[2:]))
+"""
+
+
+@pytest.mark.parametrize("number", [errno.EACCES, errno.ENOENT], ids=errno.errorcode.get)
+def test_command_that_cannot_be_put_into_its_group_is_not_said_to_be_the_one_that_fails(
+    strict, make_program, place, tmp_path, number
+):
+    """Neither 126 nor 127, which tell of the command itself."""
+    started, program = tmp_path / "started", make_program()
+    program.run(
+        [sys.executable, "-c", NOT_TAKEN_IN, str(number), *RUN[3:], "--", "touch", str(started)],
+        **place,
+    )
+    assert program.finish() == 125
+    assert f"safepool run: 'touch' could not be started: {os.strerror(number)}\n" == program.stderr
+    assert not started.exists()
+    program.leaves_nothing()
