@@ -69,12 +69,19 @@ def has_program(pid: int) -> bool:
 
 
 def is_cleaner(command: str) -> bool:
-    """Return True for the command line of a process that cleans up after others, and then leaves by itself."""
+    """Return True for the command line of a process that cleans up after others, and then leaves by itself.
+
+    Nothing that can be seen of one is out of reach for a task that wants to pass for it. So what is gained by that has
+    an end: a grace when the tree is ended, and to be no leftover as long as the worker lives.
+    """
     return any(cleaner in command for cleaner in _CLEANERS)
 
 
 def is_janitor(command: str) -> bool:
-    """Return True for the command line of a janitor: it stays as long as its host does, and leaves after it."""
+    """Return True for the command line of a janitor: it stays as long as its host does, and leaves after it.
+
+    Who only calls itself one is no leftover as long as the worker lives, and ended with it as everybody is.
+    """
     return "safepool._os.janitor_main import main" in command
 
 
@@ -190,7 +197,7 @@ class TreeEnding:
         now = time.monotonic()
         if now >= self._give_up:
             return True
-        if self._held and self._cleaners_until is not None and now >= self._cleaners_until:
+        if self._cleaners_until is not None and now >= self._cleaners_until:
             self._cleaners_until, self._has_had_grace = None, True
             self._kill(cleaners=True)
         if self._held and (self._retry_at is None or now < self._retry_at):
@@ -305,9 +312,14 @@ class TreeEnding:
         return pidfd
 
     def _end_unheld(self, row: ProcessRow, cleans_up: bool) -> None:
-        """There is no room to hold it: end it by number, an instant after its start time was read; look again soon."""
+        """There is no room to hold it: end it by number, an instant after its start time was read; look again soon.
+
+        Who calls itself a clean-up process has the grace of those that are held: without an end it would outlast us.
+        """
         self._retry_at = time.monotonic() + _RETRY
-        if not cleans_up:
+        if cleans_up:
+            self._begin_grace()
+        else:
             with contextlib.suppress(ProcessLookupError, PermissionError):
                 os.kill(row.pid, signal.SIGKILL)
 
@@ -389,7 +401,11 @@ class TreeEnding:
             process_exit.send_signal(held.pidfd, signal.SIGCONT if pid in spare else signal.SIGKILL)
         if self._whole_group is not None:
             self._whole_group.freeze(on=False)  # clean-up processes have to run
-        if spare and self._cleaners_until is None:
+        if spare:
+            self._begin_grace()
+
+    def _begin_grace(self) -> None:
+        if self._cleaners_until is None:
             self._cleaners_until = time.monotonic() + _CLEANER_GRACE
 
     def _drop_dead(self) -> None:

@@ -216,6 +216,15 @@ def leave_behind(new_session: bool, how: str = "return") -> int:
     return left[-1].pid
 
 
+def leave_named(words: str) -> int:
+    """Leave a process running that has these words in its command line; return its pid."""
+    command = [sys.executable, "-I", "-S", "-c", f"# {words}\nprint(flush=True)\nimport time\ntime.sleep(900)"]
+    left.append(subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, start_new_session=True))
+    assert left[-1].stdout is not None
+    left[-1].stdout.readline()  # it is what it is to be
+    return left[-1].pid
+
+
 left: list[subprocess.Popen[bytes]] = []  # a Popen that is collected while its child runs would warn
 
 

@@ -14,7 +14,7 @@ import pytest
 
 from contract.patience import error_of, eventually, is_gone, result_of
 from features import acts
-from safepool import LeftoverWarning
+from safepool import ContainmentError, LeftoverWarning
 from safepool._os import process_table
 from safepool._os.process_tree import TreeEnding
 from safepool._pool.worker import WorkerState
@@ -57,6 +57,23 @@ def test_leftover_of_a_task_that_raises_is_ended(new_pool) -> None:
 
     assert isinstance(error, ValueError)
     assert is_gone(error.args[0])
+
+
+@pytest.mark.parametrize("strict", [False, True], ids=["standard", "strict"])
+@pytest.mark.parametrize("words", ["resource_tracker import main", "safepool._os.janitor_main import main"])
+def test_one_that_calls_itself_a_helper_is_no_leftover_and_gone_with_its_worker(new_pool, words, strict) -> None:
+    """A task gains by that what it could have by a thread of its worker: to go on beneath that, and not beyond."""
+    try:
+        pool = new_pool(leftovers="end", **({"containment": "strict"} if strict else {}))
+    except ContainmentError as error:
+        pytest.skip(str(error))
+    future = pool.submit(acts.leave_named, words)
+    named = result_of(future)
+
+    assert not is_gone(named)
+    assert future.leftovers == ()
+    pool.shutdown()
+    assert is_gone(named)
 
 
 def test_what_the_initializer_has_started_is_spared(new_pool, gate) -> None:

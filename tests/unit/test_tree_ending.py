@@ -186,6 +186,20 @@ def test_chain_of_processes_that_call_themselves_cleaners_has_one_grace_and_no_m
     assert counter.stat().st_size == reached
 
 
+def test_one_that_calls_itself_a_cleaner_and_cannot_be_held_is_ended_after_its_grace(
+    brood: Brood, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """There is no room for a pidfd, so that it is never among those whose grace is looked at."""
+    monkeypatch.setattr(process_tree, "_CLEANER_GRACE", 0.3)
+    monkeypatch.setattr(process_tree, "_PATIENCE", 20.0)
+    monkeypatch.setattr(process_tree, "_MOST_HELD", 0)
+    named = brood.text("# @\nos.setsid()  # the kill of a group needs no pidfd\nsay('named')\nstay()")
+    tree = Tree(brood, _NAMED_AS_CLEANERS, named)
+    handles = brood.hold("leader", "named")
+    tree.end()
+    gone(handles)
+
+
 # --- what cannot be done ---
 
 
