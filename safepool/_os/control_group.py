@@ -100,15 +100,20 @@ class ControlGroup:
         where the kernel can do without (O_NONBLOCK, Linux 6.16): that happens when somebody asks for more.
 
         Returns:
-            False where the kernel does not do it; what was so before is so still.
+            False where the kernel does not do it, or no descriptor is left to tell it with: they may hold as much as
+            before, be it less than they are to have now.
         """
         try:
             _write(f"{self.path}/memory.oom.group", "1")
-            with contextlib.suppress(FileNotFoundError):  # a kernel without swap
-                _write(f"{self.path}/memory.swap.max", "max" if limit is None else "0")
+            if limit is not None:  # first: what is swapped out would not count
+                with contextlib.suppress(FileNotFoundError):  # a kernel without swap
+                    _write(f"{self.path}/memory.swap.max", "0")
             _write(f"{self.path}/memory.max", "max" if limit is None else str(limit), os.O_NONBLOCK)
         except OSError:
             return False
+        if limit is None:  # last: as long as there is a limit, nothing is to be swapped out
+            with contextlib.suppress(OSError):
+                _write(f"{self.path}/memory.swap.max", "max")
         return True
 
     def limit_cpu(self, cpus: float) -> None:

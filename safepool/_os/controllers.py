@@ -20,15 +20,19 @@ import contextlib
 import errno
 import os
 import threading
+import time
+from collections.abc import Iterator
 
 from safepool._os.control_group import ControlGroup, NoControlGroupError, hand_on_from_house, house_of_this_process
 from safepool._os.marker import host_marker
 from safepool._os.process_table import command_of, environment_of, has_variable, list_rows, with_descendants
 
-__all__ = ["have_controller", "step_back"]
+__all__ = ["controller_for_a_while", "have_controller", "step_back"]
 
 _lock = threading.Lock()
 _TRIES = 10  # to move everybody: somebody may fork meanwhile
+_LEAVING = 1.0  # seconds for a host that is dying to leave its group; it takes less than a millisecond
+_PAUSE = 0.002  # seconds between two looks whether it has
 _MOST_SHOWN = 3  # strangers that a message names
 
 
@@ -56,11 +60,33 @@ def have_controller(name: str) -> None:
         hand_on_from_house(name)
 
 
+@contextlib.contextmanager
+def controller_for_a_while(name: str) -> Iterator[None]:
+    """Have a controller within a block, in which the groups that want it are made and removed again.
+
+    Where everybody has to move aside for it, the janitor undoes that (``step_back``), and not the end of the block.
+
+    Raises:
+        NoControlGroupError: As of ``have_controller``.
+    """
+    house = house_of_this_process()
+    base = os.path.dirname(house)
+    was_handed_on = name in _words_of(f"{base}/cgroup.subtree_control")
+    have_controller(name)
+    try:
+        yield
+    finally:
+        if not was_handed_on and not os.path.isdir(_aside(house)):
+            with contextlib.suppress(OSError):  # another group there has come to hand it on
+                _order(base, f"-{name}")
+
+
 def step_back(house: str) -> None:
-    """In the janitor, when the host is gone and its house removed: remove the group that the host had moved into.
+    """In the janitor, at last, when host and house are gone: remove the group that the host had moved into.
 
     The janitor was moved along, or born there, so it goes back to the base, which has to be free of controllers for
-    that. Who else of the host's lives on there stays, and the group with him.
+    that. Who else of the host's lives on there stays, and the group with him. The host itself is waited for: 1. Its
+    descriptors are closed. 2. The janitor hears of that. 3. The host leaves its group (kernel/exit.c, do_exit).
     """
     aside, base = _aside(house), os.path.dirname(house)
     if os.path.isdir(aside):
@@ -69,6 +95,9 @@ def step_back(house: str) -> None:
                 with contextlib.suppress(OSError):  # another group there, not of ours, hands it on itself
                     _order(base, f"-{name}")
             ControlGroup(base).take_in(os.getpid())
+            give_up = time.monotonic() + _LEAVING
+            while ControlGroup(aside).is_populated and time.monotonic() < give_up:
+                time.sleep(_PAUSE)
             os.rmdir(aside)
 
 

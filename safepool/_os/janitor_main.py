@@ -42,12 +42,13 @@ def main(host: int, host_start: int, marker: str, register_fd: int, life_fd: int
     house = read_house(register_fd)
     if house:
         end_house(house)
-        step_back(house)
     # Whoever escaped may be older than every tree that is still on the register, but not than the host.
     TreeEnding(read_leaders(register_fd), f"{marker}_".encode(), _signal_group, since=host_start).run()
     sparing = read_leaders(register_fd, sparing=True)
     if sparing:
         TreeEnding(sparing, b"", _signal_group, spares_sessions=True).run()
+    if house:
+        step_back(house)  # last: those who have been ended are there no more
     os._exit(0)
 
 

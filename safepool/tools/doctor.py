@@ -11,7 +11,7 @@ import textwrap
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from safepool.tools.probe import EVERY_POOL, OK, STRICT, TASKS, Finding, Probe
+from safepool.tools.probe import EVERY_POOL, LIMITS, OK, STRICT, TASKS, Finding, Probe
 
 __all__ = ["add_arguments", "main"]
 
@@ -37,9 +37,10 @@ def main(options: argparse.Namespace, refuse: Callable[[str], Any]) -> int:
 
 
 def _chosen(text: str | None, refuse: Callable[[str], Any]) -> list[Probe]:
-    from safepool.tools import probes_files, probes_pool, probes_process, probes_strict
+    from safepool.tools import probes_files, probes_limits, probes_pool, probes_process, probes_strict
 
-    every = [*probes_process.PROBES, *probes_files.PROBES, *probes_pool.PROBES, *probes_strict.PROBES]
+    modules = (probes_process, probes_files, probes_pool, probes_strict, probes_limits)
+    every = [probe for module in modules for probe in module.PROBES]
     if text is None:
         return every
     names = {name.strip() for name in text.split(",")}
@@ -87,6 +88,7 @@ def _lines(results: list[tuple[Probe, Finding]], lacking: list[str], subject: st
         EVERY_POOL: "every pool needs:",
         TASKS: "some tasks need:",
         STRICT: 'containment="strict" needs one of:',
+        LIMITS: "limits that the kernel itself keeps in a strict pool need:",
     }
     for needed_for, heading in headings.items():
         chosen = [(probe, finding) for probe, finding in results if probe.needed_for == needed_for]

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from safepool._os.features import why_not
 from safepool._plain import NamedTuple, dataclass
 
-__all__ = ["DEGRADED", "EVERY_POOL", "MISSING", "OK", "STRICT", "TASKS", "Finding", "Probe"]
+__all__ = ["DEGRADED", "EVERY_POOL", "LIMITS", "MISSING", "OK", "STRICT", "TASKS", "Finding", "Probe"]
 
 OK = "ok"
 DEGRADED = "degraded"  # something stands in for it, with less
@@ -16,6 +16,7 @@ MISSING = "missing"
 EVERY_POOL = "every pool"
 TASKS = "tasks"  # what a pool does without, and some tasks do not
 STRICT = "strict containment"
+LIMITS = "limits by the kernel"
 
 
 class Finding(NamedTuple):
@@ -31,7 +32,7 @@ class Probe:
 
     Attributes:
         name: What it is called in the output, and for ``--only``.
-        needed_for: EVERY_POOL, TASKS or STRICT.
+        needed_for: EVERY_POOL, TASKS, STRICT or LIMITS.
         attempt: Does the very thing, and leaves nothing behind.
         lost: What does not hold without it.
         remedy: How to get it.

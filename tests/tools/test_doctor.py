@@ -15,12 +15,14 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 
+from safepool._os.control_group import ControlGroup
 from safepool.cli import main
-from safepool.tools import doctor, probes_files, probes_pool, probes_process, probes_strict, staged
-from safepool.tools.probe import EVERY_POOL, MISSING, OK, STRICT, Finding, Probe
+from safepool.tools import doctor, probes_files, probes_limits, probes_pool, probes_process, probes_strict, staged
+from safepool.tools.probe import EVERY_POOL, LIMITS, MISSING, OK, STRICT, Finding, Probe
 from support import census
 from support.eventually import eventually
 from support.handles import Handle, end_all, gone
@@ -29,7 +31,13 @@ from tools.masked import FEATURES, is_possible
 
 pytestmark = pytest.mark.timeout(180)
 
-PROBES = [*probes_process.PROBES, *probes_files.PROBES, *probes_pool.PROBES, *probes_strict.PROBES]
+PROBES = [
+    *probes_process.PROBES,
+    *probes_files.PROBES,
+    *probes_pool.PROBES,
+    *probes_strict.PROBES,
+    *probes_limits.PROBES,
+]
 DOCTOR = [sys.executable, "-m", "safepool", "doctor"]
 MASKED = [sys.executable, str(Path(__file__).with_name("masked.py"))]
 ROOM = 14  # descriptors: enough for the doctor, and too few for a pool
@@ -197,6 +205,46 @@ def test_what_keeps_strict_containment_is_told_where_all_was_tried(
     assert json.loads(told)["strict_by"] == kept
     lines = [line for line in shown.decode().splitlines() if "is kept by" in line]
     assert lines == ([] if kept is None else ['containment="strict" is kept by a guardian for each worker here'])
+
+
+@pytest.mark.skipif(not is_possible(), reason="needs seccomp, and a machine whose calls have numbers here")
+def test_limits_that_the_kernel_does_not_keep_are_missed_without_complaint(mark: str) -> None:
+    """For want of the controllers, or of a group that could have them."""
+    status, found = examine(mark, *MASKED, "mkdir", only="pidfd,memory-limit,cpu-limit")
+    assert {name: probe["status"] for name, probe in found.items()} == {
+        "pidfd": "ok",
+        "memory-limit": "missing",
+        "cpu-limit": "missing",
+    }
+    for name in ("memory-limit", "cpu-limit"):
+        assert found[name]["needed_for"] == LIMITS
+        assert "-p Delegate=yes" in found[name]["remedy"]
+        assert "docker run" in found[name]["remedy"]
+    assert status == 0
+
+
+@pytest.mark.parametrize(
+    ("name", "files", "found"),
+    [
+        ("memory-limit", {"memory.max": str(64 << 20)}, "limited it to 64 MiB"),
+        ("cpu-limit", {"cpu.max": "50000 100000"}, "limited it to 0.5 CPUs"),
+    ],
+)
+def test_limit_is_tried_on_a_group(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, name: str, files: dict[str, str], found: str
+) -> None:
+    """A directory of files stands for the group, which takes what it is told: few machines that test have another."""
+    monkeypatch.setattr(probes_limits, "janitor", Mock())
+    monkeypatch.setattr(probes_limits, "house_of_this_process", lambda: str(tmp_path))
+    monkeypatch.setattr(probes_limits, "controller_for_a_while", lambda _name: contextlib.nullcontext())
+    monkeypatch.setattr(probes_limits, "new_group", lambda _name: ControlGroup(str(tmp_path)))
+    monkeypatch.setattr(ControlGroup, "remove", lambda _group: None)
+    (probe,) = (probe for probe in probes_limits.PROBES if probe.name == name)
+    assert probe.run().status == MISSING, "the group does not have the controller's files"
+    for file in (*files, "memory.oom.group"):
+        (tmp_path / file).touch()
+    assert probe.run() == (OK, f"made a group with the {name.partition('-')[0]} controller, and {found}")
+    assert {file: (tmp_path / file).read_text() for file in files} == files
 
 
 def test_few_descriptors_are_missed(mark: str) -> None:

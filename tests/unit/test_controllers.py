@@ -47,6 +47,13 @@ def have(name):
     except OSError as error:
         return str(error)
 
+def have_for_a_while(name):
+    with controllers.controller_for_a_while(name):
+        group = control_group.new_group("probe")
+        there = open(f"{group.path}/cgroup.controllers").read()
+        group.remove()
+    return " ".join(there.split())
+
 def start():
     worker = control_group.new_group("1")
     worker.take_in(subprocess.Popen(["sleep", "900"], start_new_session=True).pid)
@@ -146,6 +153,17 @@ def test_program_that_is_alone_in_its_group_moves_aside(host: Program, base: Pat
     assert len(members(worker)) == 1
 
 
+def test_controller_that_was_had_for_a_while_is_put_back_with_the_program(
+    host: Program, base: Path, controller: str
+) -> None:
+    assert controller in tell(host, f"have_for_a_while {controller}").split()
+    assert tell(host, "kill") == "-9"
+    host.process.kill()
+    host.finish()
+    eventually(lambda: not [entry for entry in base.iterdir() if entry.is_dir()])
+    assert words(base / "cgroup.subtree_control") == []
+
+
 def test_janitor_puts_everything_back(host: Program, base: Path, controller: str) -> None:
     assert tell(host, f"have {controller}") == "had"
     tell(host, "start")
@@ -211,6 +229,34 @@ def test_base_is_emptied_before_it_is_told_to_hand_on(files: Path, monkeypatch: 
     assert done == [f"empty {files}", f"+cpu {files}", "cpu"]
 
 
+@pytest.mark.parametrize(("handed_on", "orders"), [("", ["+memory", "-memory"]), ("memory", [])])
+def test_root_of_all_hands_on_no_more_after_a_while_than_before(
+    files: Path, monkeypatch: pytest.MonkeyPatch, handed_on: str, orders: list[str]
+) -> None:
+    done: list[str] = []
+    (files / "cgroup.type").unlink()
+    (files / "cgroup.subtree_control").write_text(handed_on)
+    monkeypatch.setattr(controllers, "_order", lambda _group, words: done.append(words))
+    monkeypatch.setattr(controllers, "hand_on_from_house", lambda _name: None)
+    with controllers.controller_for_a_while("memory"):
+        assert done == orders[:1]
+    assert done == orders
+
+
+def test_janitor_waits_until_the_host_has_left_its_group(files: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It may hear of the end by a descriptor, which a dying process closes first."""
+    aside = files / "house_host"
+    aside.mkdir()
+    (aside / "cgroup.events").write_text("populated 1\n")
+
+    def leave(_seconds: float) -> None:
+        (aside / "cgroup.events").unlink()
+
+    monkeypatch.setattr(controllers.time, "sleep", leave)
+    controllers.step_back(str(files / "house"))
+    assert not aside.exists()
+
+
 def test_where_no_controller_can_be_handed_on_everybody_goes_back(files: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """As where somebody forks on and on."""
     moves: list[tuple[str, str]] = []
@@ -253,6 +299,22 @@ def test_limit_of_memory_can_be_lifted(group: ControlGroup) -> None:
     assert group.limit_memory(64 * MIB)
     assert group.limit_memory(None)
     assert read(group, "memory.max") == read(group, "memory.swap.max") == "max"
+
+
+def test_limit_that_cannot_be_lifted_is_as_it_was(group: ControlGroup) -> None:
+    assert group.limit_memory(64 * MIB)
+    os.unlink(f"{group.path}/memory.max")
+    os.mkdir(f"{group.path}/memory.max")  # which nobody can write to
+    assert not group.limit_memory(None)
+    assert read(group, "memory.swap.max") == "0"
+
+
+def test_limit_that_is_lifted_is_so_though_swapping_is_not_allowed_again(group: ControlGroup) -> None:
+    assert group.limit_memory(64 * MIB)
+    os.unlink(f"{group.path}/memory.swap.max")
+    os.mkdir(f"{group.path}/memory.swap.max")
+    assert group.limit_memory(None)
+    assert read(group, "memory.max") == "max"
 
 
 def test_kernel_without_swap_has_limits_all_the_same(group: ControlGroup) -> None:
