@@ -39,7 +39,7 @@ _FACTORS: dict[str | None, int] = {
     **{f"{prefix}i": 1024**power for power, prefix in enumerate("KMGT", 1)},
 }
 _LEAST_CPUS = 0.01  # the kernel gives no less than 1 of 100 milliseconds
-_MOST_CPUS = 1 << 20
+_MOST_CPUS = 1 << 20  # more than any machine has; what the kernel refuses is far above
 _LEAST_SIZE = 32 << 20  # bytes; a worker that has imported nothing of the user's holds about 16 MiB
 
 # Built into pickle: it looks no further, and a reducer for them would wait to be asked for ever.
@@ -74,14 +74,16 @@ def check_cpus(name: str, value: float | None) -> float | None:
 
     Raises:
         TypeError: It is not a number.
-        ValueError: It is less than a hundredth of a CPU, or no finite number.
+        ValueError: It is less than a hundredth of a CPU, more than any machine has, or no number.
     """
     if value is None:
         return None
     if isinstance(value, bool) or not isinstance(value, Real):
         raise TypeError(f"{name} must be a number of CPUs or None, not {value!r}")
     if not _LEAST_CPUS <= value <= _MOST_CPUS:  # what is no number is neither
-        raise ValueError(f"{name} must be {_LEAST_CPUS:g} CPUs or more (None for no limit), not {value!r}")
+        raise ValueError(
+            f"{name} must be a number of CPUs from {_LEAST_CPUS:g} to {_MOST_CPUS:,} (None for no limit), not {value!r}"
+        )
     return float(value)
 
 

@@ -19,6 +19,7 @@ from safepool._pool.door import (
     check_callable,
     check_choice,
     check_count,
+    check_cpus,
     check_environment,
     check_number,
     check_reducers,
@@ -29,6 +30,26 @@ from safepool._pool.door import (
 from safepool._pool.terms import Terms
 
 pytestmark = pytest.mark.timeout(60)
+
+
+@pytest.mark.parametrize("value", [0.01, 1, 1.5, Fraction(1, 3), 1 << 20])
+def test_cpus_pass_as_a_float(value: Any) -> None:
+    cpus = check_cpus("cpu_limit", value)
+    assert type(cpus) is float
+    assert cpus == float(value)
+
+
+@pytest.mark.parametrize("value", [0, 0.001, -1, (1 << 20) + 1, 1e300, 10**400, float("inf"), float("nan")])
+def test_cpus_that_no_machine_has_are_refused_with_what_would_do(value: Any) -> None:
+    complaint = f"cpu_limit must be a number of CPUs from 0.01 to 1,048,576 (None for no limit), not {value!r}"
+    with pytest.raises(ValueError, match=rf"^{re.escape(complaint)}$"):
+        check_cpus("cpu_limit", value)
+
+
+@pytest.mark.parametrize("value", [True, "1", b"1", 1j, [1]])
+def test_what_is_no_number_of_cpus_is_named(value: Any) -> None:
+    with pytest.raises(TypeError, match=rf"^cpu_limit must be a number of CPUs or None, not {re.escape(repr(value))}$"):
+        check_cpus("cpu_limit", value)
 
 
 @given(st.floats(min_value=0, exclude_min=True, allow_infinity=False) | st.integers(1, 10**9) | st.just(Fraction(1, 3)))
