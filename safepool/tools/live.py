@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import signal
 import sys
+import termios
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, NoReturn
 
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
 
 __all__ = ["watch"]
 
-_RESIZED = {signal.SIGWINCH}
+_AWAITED = {signal.SIGWINCH, signal.SIGTSTP}
 _SOON = 5.0  # seconds until something happens to a worker
 _COLOURS = {"busy": "green", "idle": "dim", "starting": "yellow", "leaving": "yellow", "process": "green"}
 
@@ -34,16 +35,34 @@ _COLOURS = {"busy": "green", "idle": "dim", "starting": "yellow", "leaving": "ye
 def watch(look: Callable[[], Overview], every: float, *, with_trees: bool) -> None:
     """Draw anew each time that so many seconds are over, or the terminal has another size; until Ctrl-C.
 
-    SIGTERM and the like end the program in order, so that the terminal is given back.
+    SIGTERM and the like end the program in order, so that the terminal is given back; so it is while we are stopped.
     """
-    signal.pthread_sigmask(signal.SIG_BLOCK, _RESIZED)  # it is waited for
+    signal.pthread_sigmask(signal.SIG_BLOCK, _AWAITED)  # not handled: no picture is half drawn when one is met
     for signum in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(signum, _leave)
     live = Live(console=Console(), screen=True, auto_refresh=False, redirect_stdout=False, redirect_stderr=False)
     with contextlib.suppress(KeyboardInterrupt), live:
         while True:
             live.update(_picture(look(), with_trees=with_trees), refresh=True)
-            signal.sigtimedwait(_RESIZED, every)
+            sent = signal.sigtimedwait(_AWAITED, every)
+            if sent is not None and sent.si_signo == signal.SIGTSTP:
+                live.stop()
+                _be_stopped()
+                live.start()
+
+
+def _be_stopped() -> None:
+    """Stop, as Ctrl-Z asks; return when the terminal is ours again.
+
+    Who is continued in the background would draw over what is in the foreground. To set a terminal's modes from there
+    stops us once more (SIGTTOU, tty_ioctl(4)), as often as need be; where nobody could continue us it is an error.
+    """
+    signal.raise_signal(signal.SIGTSTP)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTSTP})
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTSTP})
+    with contextlib.suppress(termios.error):
+        terminal = sys.stdout.fileno()
+        termios.tcsetattr(terminal, termios.TCSANOW, termios.tcgetattr(terminal))
 
 
 def _leave(signum: int, _frame: FrameType | None) -> NoReturn:

@@ -19,14 +19,16 @@ import pytest
 
 from support.descendants import KINDS
 from support.eventually import eventually
-from support.hosts import Host
+from support.hosts import Host, Program
 from support.scenes import hang_everywhere, labels_of
+from support.shells import CTRL_C, CTRL_Z, Person
 
 pytestmark = pytest.mark.timeout(120)
 
 WATCH = [sys.executable, "-m", "safepool", "ps", "--watch"]
 OTHER_SCREEN, FIRST_SCREEN = "\x1b[?1049h", "\x1b[?1049l"
 HIDE, SHOW = "\x1b[?25l", "\x1b[?25h"
+STOPPED = "[1]+  Stopped"  # as bash says it, and no picture
 
 
 class Screen:
@@ -219,3 +221,46 @@ def test_without_rich_the_plain_picture_is_drawn(
     assert OTHER_SCREEN not in shown
     os.write(screen._ours, b"\x03")
     assert watching.wait(30) == 0
+
+
+def test_ctrl_z_gives_the_terminal_back_and_fg_takes_it_again(
+    rich: None, make_program: Callable[[], Program], terminal: dict[str, int], screen: Screen
+) -> None:
+    person = Person(make_program(), terminal, "bash")
+    before = screen.modes()
+    person.runs(["env", "TERM=xterm-256color", *WATCH])
+    for _ in range(2):
+        assert OTHER_SCREEN in person.sees("Ctrl-C to leave", within=60)
+        person.presses(CTRL_Z)
+        shown = person.is_asked(within=60)
+        assert shown.index(SHOW) < shown.index(FIRST_SCREEN) < shown.index(STOPPED), "the shell writes to another one"
+        assert screen.modes() == before
+        person.types("fg")
+    person.sees("Ctrl-C to leave", within=60)
+    person.presses(CTRL_C)
+    person.is_asked(within=60)
+    assert person.status() == 0
+
+
+def test_watch_that_goes_on_in_the_background_waits_for_the_foreground(
+    rich: None, make_program: Callable[[], Program], terminal: dict[str, int], screen: Screen
+) -> None:
+    """It would draw over what is there."""
+    person = Person(make_program(), terminal, "bash")
+    person.runs(["env", "TERM=xterm-256color", *WATCH])
+    person.sees("Ctrl-C to leave", within=60)
+    person.presses(CTRL_Z)
+    assert STOPPED in person.is_asked(within=60)
+
+    person.types("bg")
+    shown = [person.is_asked()]
+
+    def has_stopped_again() -> bool:
+        person.types("")
+        shown.append(person.is_asked())
+        return STOPPED in "".join(shown)
+
+    eventually(has_stopped_again)
+    assert OTHER_SCREEN not in "".join(shown)
+    person.types("fg")
+    assert OTHER_SCREEN in person.sees("Ctrl-C to leave", within=60)
