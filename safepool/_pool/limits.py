@@ -13,13 +13,14 @@ kernel itself sees to the limit, and there is nothing to look at; the worker the
 from __future__ import annotations
 
 import signal
+import sys
 import threading
 import time
 from collections.abc import Callable
 from functools import partial
 from typing import Protocol
 
-from safepool._os.memory import FIRST_LOOK, forget_highest_size, measure_trees, pause_after
+from safepool._os.memory import FIRST_LOOK, forget_highest_size, highest_size, measure_trees, pause_after
 from safepool._pool import outcomes
 from safepool._pool.state import PoolState
 from safepool._pool.task import Task
@@ -85,16 +86,18 @@ class Limits:
         """It is idle, and is about to be sent a task: tell the kernel first, since it begins at once.
 
         Tasks that are sent ahead have the limit of the one before (``PoolState.room_ahead``), and are not measured.
+        Where the kernel cannot be told, what it was told last (``cap``) holds on, and we look at the task's own limit.
         """
         assert worker.task is not None
         limit, group = worker.task.terms.memory_limit, worker.contained.control_group
         if limit != worker.cap and group is not None and group.limit_memory(limit):
             worker.cap = limit
         if worker.peak is not None:
+            worker.peak_before = 0
             try:
                 forget_highest_size(worker.contained.pid)
-            except OSError:  # what it has held before would be taken for the task's
-                worker.peak = None
+            except OSError:  # what a task before has made undumpable belongs to root (proc(5), /proc/PID)
+                worker.peak_before = highest_size(worker.contained.pid) or sys.maxsize
 
     def _is_looked_at(self, worker: Worker) -> bool:
         """Return True for one whose task has a limit that the kernel does not see to, or is to be measured."""

@@ -99,6 +99,7 @@ class Worker:
     runs: int = 0  # tasks given to it so far
     cap: int | None = None  # bytes to which the kernel holds it and what is beneath it; None for no such limit
     peak: int | None = None  # bytes that its tree held at the highest since its task began, as far as was seen
+    peak_before: int = 0  # bytes that itself had held before, where the kernel cannot be made to forget that
     is_outgrown: bool = False  # it has become larger than a worker may be between two tasks
     undelivered: int = 0  # results of its that the host has not unpickled yet: until then it must not leave
     failed_boot: bool = False  # it came to its end before it was ready
@@ -125,8 +126,12 @@ class Worker:
 
     def note_peak(self, size: int | None = None) -> None:
         """Take note of what its tree holds; without a size, of what itself has held since its task began."""
-        if self.peak is not None:  # else nobody wants to know, or can
-            self.peak = max(self.peak, highest_size(self.contained.pid) if size is None else size)
+        if self.peak is None:  # nobody wants to know
+            return
+        if size is None:
+            highest = highest_size(self.contained.pid)
+            size = highest if highest > self.peak_before else 0
+        self.peak = max(self.peak, size)
 
     @property
     def is_ending(self) -> bool:

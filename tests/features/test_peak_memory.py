@@ -118,16 +118,38 @@ def test_worker_that_dies_leaves_what_was_seen_of_it(pool, gate) -> None:
     assert future.peak_memory > MUCH * MIB
 
 
-def test_where_the_kernel_does_not_forget_only_looks_count(new_pool, monkeypatch) -> None:
+def refuse(_pid: int) -> None:
+    raise PermissionError
+
+
+def test_where_the_kernel_does_not_forget_what_exceeds_all_before_is_reported(new_pool, monkeypatch) -> None:
     """Else what the worker held before would be taken for the task's."""
-
-    def refuse(_pid: int) -> None:
-        raise PermissionError
-
     monkeypatch.setattr(limits, "forget_highest_size", refuse)
-    future = new_pool(measure_memory=True).submit(acts.square, 3)
-    assert result_of(future) == 9
-    assert future.peak_memory is None
+    pool = new_pool(measure_memory=True)
+    assert MUCH * MIB < measured(pool.submit(acts.hold_for_a_moment, MUCH)) < MUCH * MIB + BARE
+    less = pool.submit(acts.square, 3)
+    assert result_of(less) == 9
+    assert less.peak_memory is None or less.peak_memory < BARE  # a look has found it, on a busy machine
+    assert 2 * MUCH * MIB < measured(pool.submit(acts.hold_for_a_moment, 2 * MUCH)) < 2 * MUCH * MIB + BARE
+
+
+def test_where_the_kernel_neither_forgets_nor_tells_only_looks_count(new_pool, monkeypatch, gate) -> None:
+    monkeypatch.setattr(limits, "forget_highest_size", refuse)
+    monkeypatch.setattr(limits, "highest_size", lambda _pid: 0)
+    pool = new_pool(measure_memory=True)
+    future = pool.submit(acts.hold_at_gate, gate.folder, MUCH)
+    gate.wait_until_arrived()
+    (worker,) = pool._pool._state.workers.values()
+    eventually(lambda: worker.peak and worker.peak > MUCH * MIB)
+    assert worker.peak_before > MUCH * MIB
+    gate.let_through()
+    assert MUCH * MIB < measured(future) < MUCH * MIB + BARE
+
+
+def test_task_that_makes_its_worker_undumpable_takes_no_figure_from_those_after_it(pool) -> None:
+    """Its files in /proc are root's then."""
+    assert result_of(pool.submit(acts.make_undumpable)) == 0
+    assert MUCH * MIB < measured(pool.submit(acts.hold_for_a_moment, MUCH)) < MUCH * MIB + BARE
 
 
 def test_pool_that_does_not_measure_reports_nothing_and_looks_at_nothing(new_pool, gate) -> None:
