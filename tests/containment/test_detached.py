@@ -9,7 +9,9 @@ import pytest
 
 from containment import acts
 from safepool import SafeProcessPoolExecutor, TaskKilledError, TaskTimeoutError, WorkerDiedError
+from safepool.cli import main
 from safepool.tools.leftbehind import find
+from safepool.tools.marked import scan
 from support import tasks
 from support.descendants import KEEPING, KINDS, TRACELESS
 from support.eventually import eventually
@@ -132,7 +134,7 @@ def test_one_whose_parent_is_to_be_ended_is_spared_when_the_host_dies(make_host,
     assert detached.alive()
 
 
-def test_what_was_spared_is_not_taken_for_left_behind(make_host, stack):
+def test_what_was_spared_is_not_taken_for_left_behind(make_host, stack, capsys):
     host = make_host(max_workers=1, detached="spare")
     host.open_pool()
     everybody = hang_everywhere(host, "loop", workers=1, leave=("setsid", "daemon"))
@@ -145,6 +147,10 @@ def test_what_was_spared_is_not_taken_for_left_behind(make_host, stack):
     host.leaves_nothing()
 
     assert find(host.process.pid).processes == ()
+    assert main(["reap", "--host", str(host.process.pid)]) == 0
+    assert capsys.readouterr().out == "nothing is left behind by pools of this user\n"
+    seen = [origin for handle in everybody.values() for origin in scan().marked[handle.pid]]
+    assert {origin.is_sparing for origin in seen} == {True}, "each of them carries what spares it"
     assert all(handle.alive() for handle in everybody.values())
 
 
