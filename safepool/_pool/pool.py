@@ -6,7 +6,6 @@ Holds no reference to its executor, which may therefore be collected while its w
 from __future__ import annotations
 
 import _thread
-import contextlib
 import itertools
 import os
 import sys
@@ -175,8 +174,11 @@ class Pool:
         self._state.abandoned = True
         self._wakeup.set()
         if self._owner == os.getpid() and self._is_needed and not self._is_started:
-            with contextlib.suppress(RuntimeError):  # still no room for a thread: then at the interpreter's exit
+            try:
                 self._ensure_thread()
+            except RuntimeError:  # still no room for a thread
+                if self._only_one.acquire(blocking=False):
+                    self._end_unused()
 
     def join(self) -> None:
         """Wait until the pool is closed, its work done and its workers gone."""
@@ -334,6 +336,13 @@ class Pool:
             self._ensure_thread()
         except RuntimeError:
             self._run()
+
+    def _end_unused(self) -> None:
+        """Let go of all that the pool has, which has taken no call; no lock is taken that a collection may strike."""
+        _open_pools.discard(self)
+        self._state.settings.lender.close()
+        self._wakeup.close()
+        self._is_over.set()
 
     def _bring_up(self) -> None:
         """In a bare thread, which Ctrl-C never strikes: start the one that supervises."""

@@ -122,6 +122,7 @@ def test_shutdown_that_overtakes_the_first_submit_ends_the_pool_after_its_task(n
         ("forgotten", True),
         ("waited for", False),
         ("not waited for", False),
+        ("forgotten", False),
     ],
 )
 def test_pool_whose_supervisor_could_not_be_started_keeps_no_descriptor(monkeypatch, end, is_room_again) -> None:
