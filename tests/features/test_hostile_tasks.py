@@ -152,6 +152,23 @@ def test_pool_whose_supervisor_could_not_be_started_keeps_no_descriptor(monkeypa
     assert pool not in pool_module._open_pools
 
 
+def test_pool_with_room_for_one_thread_but_not_for_two_works_and_leaves_none(monkeypatch) -> None:
+    def start(thread: threading.Thread, begin=threading.Thread.start) -> None:
+        if thread.name == "safepool-supervisor":
+            raise RuntimeError("can't start new thread")
+        begin(thread)
+
+    monkeypatch.setattr(threading.Thread, "start", start)
+    before = set(threading.enumerate())
+    with SafeProcessPoolExecutor(1) as executor:
+        future = executor.submit(acts.square, 3)
+        assert result_of(future) == 9
+        assert executor._pool.thread is None
+        assert isinstance(error_of(executor.submit(calls.hang, task_timeout=0.3)), TaskTimeoutError)
+
+    assert set(threading.enumerate()) <= before
+
+
 def test_kill_that_overtakes_a_submit_runs_nothing_any_more(new_pool, gate) -> None:
     """1. ``submit`` finds the pool open. 2. The pool is killed, which takes a while. 3. ``submit`` goes on."""
     pool = new_pool()
