@@ -21,11 +21,13 @@ from safepool._os.guardian import Guardian
 from safepool._os.janitor import janitor
 from safepool._os.lifeline import ArmedPipe
 from safepool._os.marker import is_sparing, marker_value, next_worker_marker
-from safepool._os.process_table import list_rows, read_row
+from safepool._os.process_table import is_exiting, list_rows, read_row
 from safepool._os.process_tree import Leader, TreeEnding
 from safepool._os.tree_members import TreeMembers
 
 __all__ = ["ContainedProcess", "ContainedProgram", "StrictBy", "contain", "spawn"]
+
+_DYING = 0.02  # seconds between the end of a dying process's descriptors and its death; microseconds as a rule
 
 StrictBy = Literal["group", "guardian"]  # what knows a strict worker's descendants: the kernel, or who adopts them
 
@@ -76,6 +78,14 @@ class ContainedProgram:
         """Return True once the first process is dead, or dies within a (short) wait; its descendants may live."""
         with self._lock:
             return self.pidfd < 0 or process_exit.has_ended(self.pidfd, wait)
+
+    def is_dying(self) -> bool:
+        """True once the first process is on its way to its end, which ``pidfd`` will tell of.
+
+        One that still lives is seen a moment later where /proc does not tell.
+        """
+        with self._lock:
+            return self.pidfd < 0 or is_exiting(self.pid) or process_exit.has_ended(self.pidfd, _DYING)
 
     def wait_until_ended(self, timeout: float | None) -> None:
         """Wait for the death of the first process, or for so many seconds, whatever the owner does meanwhile."""

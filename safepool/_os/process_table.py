@@ -27,6 +27,7 @@ __all__ = [
     "have_one_memory",
     "highest_size_of",
     "is_alive",
+    "is_exiting",
     "list_pids",
     "list_rows",
     "memory_share_of",
@@ -37,6 +38,7 @@ __all__ = [
 
 _ABSENT = (FileNotFoundError, ProcessLookupError, PermissionError)
 _KCMP_VM = 1
+_PF_EXITING = 0x4  # include/linux/sched.h: set before a process gives up its descriptors (kernel/exit.c, do_exit)
 _STAT_SIZE = 1024  # the longest line is about 400 bytes; one read is one consistent snapshot of it
 _PIECE = 1 << 16  # bytes per read
 _LARGEST_ENVIRONMENT = 1 << 23  # bytes; an exec takes 6 MiB at most, but a process may say that it has any more
@@ -93,6 +95,22 @@ def is_alive(pid: int) -> bool:
     """Return True if there is a process with this number that has not ended."""
     row = read_row(pid)
     return row is not None and not row.is_dead
+
+
+def is_exiting(pid: int) -> bool:
+    """Return True if no thread of the process runs code of its own any more; it may take a while until it is dead.
+
+    With its last descriptor it may give up a gigabyte of shared memory, or what a driver has done for it; on a busy
+    machine it waits for its turn. False if there is none, or /proc cannot be read.
+    """
+    if not has("proc"):
+        return False
+    try:
+        threads = os.listdir(f"/proc/{pid}/task")
+    except _ABSENT:
+        return False
+    stats = [_read(f"/proc/{pid}/task/{thread}/stat", _STAT_SIZE) for thread in threads]  # nothing of one that is gone
+    return all(int(stat[stat.rindex(b")") + 2 :].split()[6]) & _PF_EXITING for stat in stats if stat)
 
 
 def with_descendants(pids: Iterable[int], rows: Collection[ProcessRow]) -> set[int]:

@@ -6,7 +6,6 @@ Holds no reference to its executor, which may therefore be collected while its w
 from __future__ import annotations
 
 import _thread
-import contextlib
 import itertools
 import os
 import sys
@@ -67,7 +66,8 @@ class Pool:
         )
         self._is_needed = False  # a supervisor is to be started, or has been
         self._is_started = False  # likewise, and surely so
-        self._thread: threading.Thread | None = None  # the one that supervises; set by itself
+        self._thread: threading.Thread | None = None  # the one that supervises, if it is not a bare one
+        self._thread_id: int | None = None  # of the one that supervises, while it does; both are set by itself
         self._is_up = threading.Event()
         self._is_over = threading.Event()
         self._only_one = threading.Lock()  # taken by the first supervisor thread, for good
@@ -175,18 +175,21 @@ class Pool:
         self._state.abandoned = True
         self._wakeup.set()
         if self._owner == os.getpid() and self._is_needed and not self._is_started:
-            with contextlib.suppress(RuntimeError):  # still no room for a thread: then at the interpreter's exit
+            try:
                 self._ensure_thread()
+            except RuntimeError:  # still no room for a thread
+                if self._only_one.acquire(blocking=False):
+                    self._end_unused()
 
     def join(self) -> None:
         """Wait until the pool is closed, its work done and its workers gone."""
         if self._owner != os.getpid() or not self._is_needed:
             return
-        if threading.get_ident() in (self._thread and self._thread.ident, self._delivery.thread_id):
+        if threading.get_ident() in (self._thread_id, self._delivery.thread_id):
             return  # what is waited for waits for this thread
         self._ensure_end()
         self._is_over.wait()
-        if type(self._thread) is threading.Thread:  # a bare one, or this very one, cannot be joined
+        if self._thread is not None:
             self._thread.join()
         self._delivery.join()
         self._callbacks.join()
@@ -200,7 +203,7 @@ class Pool:
 
     def cancel_sent(self, task: Task) -> bool:
         """Cancel a task that was sent ahead, if it has not begun; waits for the supervisor, which alone can tell."""
-        if self._owner != os.getpid() or self._thread is threading.current_thread():
+        if self._owner != os.getpid() or self._thread_id == threading.get_ident():
             return False  # the second: a finalizer that a collection runs there; it cannot wait for itself
         self._ask(partial(self._supervisor.cancel_sent, task))
         if not task.future.cancelled():
@@ -216,7 +219,7 @@ class Pool:
 
     def runs_no_callbacks(self, thread: int) -> bool:
         """Return True for the threads whose work a callback must not hold up: supervision, and unpickling."""
-        return self._thread is not None and thread in (self._thread.ident, self._delivery.thread_id)
+        return thread in (self._thread_id, self._delivery.thread_id)
 
     def call_back(self, call: Callable[[], None]) -> None:
         """Have callbacks run, after those before them."""
@@ -247,7 +250,7 @@ class Pool:
 
     @property
     def thread(self) -> threading.Thread | None:
-        """The supervisor's thread, once there is one."""
+        """The supervisor's thread, once there is one; None for a bare one, which there is without room for two."""
         if self._is_needed:
             self._is_up.wait(_START_LIMIT)
         return self._thread
@@ -272,7 +275,7 @@ class Pool:
             done.set()
 
         self._tell(do)
-        if self._thread is threading.current_thread():
+        if self._thread_id == threading.get_ident():
             return  # likewise
         deadline = time.monotonic() + _START_LIMIT
         while not done.wait(_PATIENCE) and not self._is_over.is_set() and time.monotonic() < deadline:
@@ -330,22 +333,33 @@ class Pool:
         to let go of its descriptors. Where there is still no room, or the interpreter ends, that is done here.
         (``test_pool_whose_supervisor_could_not_be_started_keeps_no_descriptor``)
         """
+        if self._is_over.is_set():
+            return
         try:
             self._ensure_thread()
         except RuntimeError:
             self._run()
 
+    def _end_unused(self) -> None:
+        """Let go of all that the pool has, which has taken no call; no lock is taken that a collection may strike."""
+        _open_pools.discard(self)
+        self._state.settings.lender.close()
+        self._wakeup.close()
+        self._is_over.set()
+
     def _bring_up(self) -> None:
         """In a bare thread, which Ctrl-C never strikes: start the one that supervises."""
+        thread = threading.Thread(target=lambda: self._run(thread), name="safepool-supervisor", daemon=True)
         try:
-            threading.Thread(target=self._run, name="safepool-supervisor", daemon=True).start()
+            thread.start()
         except RuntimeError:  # there is no room for one more, or the interpreter is ending
             self._run()
 
-    def _run(self) -> None:
+    def _run(self, thread: threading.Thread | None = None) -> None:
+        """Supervise, in this thread; a bare one is never asked for its object, which would outlive it (CPython)."""
         if not self._only_one.acquire(blocking=False):
             return  # another thread that was started for this pool is at work
-        self._thread = threading.current_thread()
+        self._thread, self._thread_id = thread, threading.get_ident()
         self._is_up.set()
         try:
             self._supervisor.run()
@@ -356,6 +370,7 @@ class Pool:
             self._delivery.stop(then=self._callbacks.stop)
             self._room.open()
             self._wakeup.close()  # an executor may be kept for long after its end, but not its descriptors
+            self._thread_id = None  # another thread may get that number
             self._is_over.set()
 
 

@@ -44,7 +44,6 @@ __all__ = ["Supervisor"]
 _log = logging.getLogger("safepool")
 
 _STARVED = 0.05  # seconds; a worker that has not begun by then, though it could, is stopped rather than slow
-_DYING = 0.02  # seconds between the end of a dying process's channel and its death; microseconds as a rule
 
 
 class Supervisor:
@@ -333,8 +332,9 @@ class Supervisor:
         self._take_from(worker, worker.channel.receive)
         if worker.channel.inflow is Inflow.CLOSED and worker.state is not WorkerState.ENDING:
             self._watch.drop(worker, worker.channel.fileno())
-            # A dying process closes its descriptors an instant before it counts as dead.
-            if worker.state is not WorkerState.LEAVING and not worker.contained.has_ended(_DYING):
+            # A dying process closes its descriptors before it counts as dead: then what it had is not of its own doing.
+            # (``test_worker_that_takes_its_time_to_die_has_not_closed_its_channel``)
+            if worker.state is not WorkerState.LEAVING and not worker.contained.is_dying():
                 worker.verdict = worker.verdict or partial(outcomes.died, "It had closed its channel to the pool.")
                 self._endings.end(worker)
 

@@ -173,6 +173,15 @@ def hang_or_square(number: int) -> int:
     return number * number
 
 
+def die_holding_memory_in_a_file(size: int) -> NoReturn:
+    """Die by SIGKILL with so many bytes that only a descriptor keeps."""
+    fd = os.memfd_create("held")
+    piece = bytes(1 << 20)
+    for _ in range(0, size, len(piece)):
+        os.write(fd, piece)
+    die_by(signal.SIGKILL)
+
+
 def die_or_square(number: int) -> int:
     if number < 0:
         die_by(signal.SIGKILL)

@@ -14,6 +14,7 @@ from contract.gate import Gate, pass_gate
 from contract.patience import error_of, eventually, is_gone, result_of
 from executor import calls
 from safepool import SafeFuture, SafeProcessPoolExecutor, WorkerDiedError
+from safepool._os.features import has
 
 NewPool = Callable[..., SafeProcessPoolExecutor]
 Pool = SafeProcessPoolExecutor
@@ -109,6 +110,15 @@ def test_worker_killed_from_outside_fails_its_task(new_pool: NewPool, gate: Gate
     os.kill(worker, signal.SIGKILL)
     error = death_of(future)
     assert (error.pid, error.exitcode) == (worker, -9)
+
+
+def test_worker_that_takes_its_time_to_die_has_not_closed_its_channel(pool: Pool) -> None:
+    """Its descriptors are closed, one after the other, before it counts as dead: the last frees much memory."""
+    error = death_of(pool.submit(calls.die_holding_memory_in_a_file, 256 << 20))
+
+    assert error.exitcode == -signal.SIGKILL
+    assert "channel" not in str(error) or not has("proc")  # without it, nobody knows that it dies
+    assert result_of(pool.submit(calls.square, 3)) == 9
 
 
 def test_worker_death_ends_what_the_task_started(new_pool: NewPool, gate: Gate) -> None:

@@ -122,6 +122,7 @@ def test_shutdown_that_overtakes_the_first_submit_ends_the_pool_after_its_task(n
         ("forgotten", True),
         ("waited for", False),
         ("not waited for", False),
+        ("forgotten", False),
     ],
 )
 def test_pool_whose_supervisor_could_not_be_started_keeps_no_descriptor(monkeypatch, end, is_room_again) -> None:
@@ -149,6 +150,23 @@ def test_pool_whose_supervisor_could_not_be_started_keeps_no_descriptor(monkeypa
     eventually(pool._is_over.is_set)
     assert len(census.open_files()) == before
     assert pool not in pool_module._open_pools
+
+
+def test_pool_with_room_for_one_thread_but_not_for_two_works_and_leaves_none(monkeypatch) -> None:
+    def start(thread: threading.Thread, begin=threading.Thread.start) -> None:
+        if thread.name == "safepool-supervisor":
+            raise RuntimeError("can't start new thread")
+        begin(thread)
+
+    monkeypatch.setattr(threading.Thread, "start", start)
+    before = set(threading.enumerate())
+    with SafeProcessPoolExecutor(1) as executor:
+        future = executor.submit(acts.square, 3)
+        assert result_of(future) == 9
+        assert executor._pool.thread is None
+        assert isinstance(error_of(executor.submit(calls.hang, task_timeout=0.3)), TaskTimeoutError)
+
+    assert set(threading.enumerate()) <= before
 
 
 def test_kill_that_overtakes_a_submit_runs_nothing_any_more(new_pool, gate) -> None:

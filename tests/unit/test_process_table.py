@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from safepool._os.process_table import command_of, environment_of, list_rows, read_row
+from safepool._os.process_table import command_of, environment_of, is_exiting, list_rows, read_row
 from support import census
 from support.eventually import eventually
 from unit.brood import Brood, is_in_state
@@ -86,6 +86,17 @@ def test_process_whose_first_thread_has_ended_while_another_runs_is_not_dead(bro
     row = read_row(process.pid)
     assert row is not None
     assert (row.state, row.is_dead) == ("Z", False)
+    assert not is_exiting(process.pid)
+
+
+def test_process_that_has_ended_is_exiting_and_one_that_sleeps_is_not(brood: Brood) -> None:
+    process = brood.sleeper()
+    assert not is_exiting(process.pid)
+    process.kill()
+    is_in_state(process.pid, "Z")
+    assert is_exiting(process.pid)
+    process.wait(30)
+    assert not is_exiting(process.pid)
 
 
 def test_vanished_process_is_none(brood: Brood) -> None:
