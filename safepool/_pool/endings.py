@@ -35,8 +35,9 @@ _log = logging.getLogger("safepool")
 
 _MOST_PUT_BACKS = 3  # a task that never seems to begin may be hiding that it does
 # SIGKILL comes from somebody else, and says little about the task. A fresh worker is some 10 to 80 us between its first
-# ticket and the beginning, all its code being new to it, and longer if it is preempted there: with thirty kills a second
-# at random, and three processes for each core, one task of fifteen thousand was seen to lose three starts in a row.
+# ticket and the beginning, all its code being new to it, and longer if it is preempted there: with thirty kills a
+# second at random, and three processes for each core, one task of fifteen thousand was seen to lose three starts in a
+# row.
 _MOST_PUT_BACKS_IF_KILLED = 9
 
 
