@@ -7,6 +7,7 @@ import gc
 import itertools
 import os
 import platform
+import signal
 import sys
 import threading
 from collections.abc import Callable, Iterator
@@ -31,6 +32,12 @@ from support.without import reason_to_leave_out  # noqa: E402
 
 if TYPE_CHECKING:
     from safepool import SafeProcessPoolExecutor
+
+
+def pytest_configure() -> None:
+    """Heed Ctrl-C, and have whoever is started here heed it: what a shell starts in the background does not."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_report_header() -> str:
