@@ -353,7 +353,9 @@ def hang_beneath_a_guardian_kept_from(part, pool, meeting, stack, monkeypatch):
         fault.setattr(guardian_module, "_PROGRAM", _KEPT_FROM[part] + guardian_module._PROGRAM)
         hung = pool.submit(tasks.work_then_hang, meeting.path, "hung", "c")
         (worker,) = hold(meeting.pids(["hung"]), stack).values()
-    return hung, worker, stack.enter_context(Handle(guardian_of(worker.pid)))
+    guardian = stack.enter_context(Handle(guardian_of(worker.pid)))
+    stack.callback(guardian.send, signal.SIGKILL)  # whatever comes, nobody is to wait for it for long
+    return hung, worker, guardian
 
 
 @pytest.mark.parametrize("part", ["telling", "leaving"])
