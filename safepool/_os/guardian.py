@@ -104,10 +104,11 @@ class Guardian:
     def has_told(self) -> bool:
         """Return True once it has said how the worker has ended, or cannot do so any more; never waits."""
         if not self._has_told:
-            is_alive = self.is_alive  # first: what it said may have come just before its death
+            # First: what it said may have come just before its death. Its end of the link closes a moment before that.
+            is_over = not self.is_alive or lifeline.has_hung_up(self._link_fd)
             kind, detail = self._hear(socket.MSG_PEEK)  # left there for every thread that asks, and waits for it
             if not kind:
-                return not is_alive
+                return is_over
             self._status = None if detail == "None" else int(detail)
             self._has_told = True
         return True
