@@ -138,8 +138,9 @@ class ControlGroup:
         for folder, _, _ in os.walk(self.path, topdown=False):
             with contextlib.suppress(OSError):
                 os.rmdir(folder)
-        with contextlib.suppress(OSError):
-            os.rmdir(os.path.dirname(self.path))
+        for folder in (self.path, os.path.dirname(self.path)):  # the former once more: to list it takes a descriptor
+            with contextlib.suppress(OSError):
+                os.rmdir(folder)
 
 
 def new_group(name: str) -> ControlGroup:
