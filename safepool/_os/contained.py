@@ -17,7 +17,7 @@ from typing import Literal, TypeVar
 from safepool._os import process_exit
 from safepool._os.control_group import ControlGroup, house_of_this_process, new_group
 from safepool._os.environment import for_worker
-from safepool._os.guardian import Guardian
+from safepool._os.guardian import GuardedEnding, Guardian, wait_for_news
 from safepool._os.janitor import janitor
 from safepool._os.lifeline import ArmedPipe
 from safepool._os.marker import is_sparing, marker_value, next_worker_marker
@@ -36,7 +36,7 @@ class ContainedProgram:
     """Any program in a group of its own, held by a pidfd; it need not know that it is contained.
 
     Attributes:
-        pid: Its number, pinned until ``release``.
+        pid: Its number, pinned until its tree is ended.
         pidfd: Readable once it is dead.
         members: Finds the process and everything beneath it.
     """
@@ -99,6 +99,7 @@ class ContainedProgram:
 
     def exit_status(self) -> int | None:
         """Return how it ended: status, or minus the signal's number; None if that cannot be known."""
+        self._await_news()
         with self._lock:
             return self._exit_status if self.pidfd < 0 else self._read_exit_status()
 
@@ -113,16 +114,17 @@ class ContainedProgram:
 
     def end_tree(self) -> TreeEnding:
         """Freeze the process's group; return what ends it, and everything beneath it, when the caller advances it."""
-        if self._guardian is not None:
+        marker, spares_sessions = f"{self.marker}=".encode(), self._spares_sessions
+        ending: TreeEnding
+        if self._guardian is None:
+            ending = TreeEnding(
+                [self._leader], marker, self._signal_group, group=self._group, spares_sessions=spares_sessions
+            )
+        else:
             self._guardian.disarm()  # as a switch, and since it speaks of the first death
-        ending = TreeEnding(
-            [self._leader],
-            f"{self.marker}=".encode(),
-            self._signal_group,
-            group=self._group,
-            guardian=self._guardian.leader if self._guardian else None,
-            spares_sessions=self._spares_sessions,
-        )
+            ending = GuardedEnding(
+                self._guardian, self._leader, marker, self._signal_group, spares_sessions=spares_sessions
+            )
         ending.freeze()
         return ending
 
@@ -140,6 +142,19 @@ class ContainedProgram:
         if self._guardian is not None:
             self._guardian.release()
         janitor().strike(self._slot)
+
+    def _await_news(self) -> None:
+        """Let the guardian of a dead worker tell of it, as it does at once; without the lock, for which others wait.
+
+        The owner has waited already when it asks: ``end_tree``.
+        """
+        with self._lock:
+            if self._guardian is None or self.pidfd < 0 or not process_exit.has_ended(self.pidfd):
+                return
+            if self._guardian.has_told():
+                return
+            news = self._guardian.open_news()
+        wait_for_news(news)
 
     def _read_exit_status(self) -> int | None:
         if self._guardian is not None:  # whose child it is, and not ours

@@ -25,7 +25,7 @@ import threading
 import time
 from collections.abc import Callable
 
-from safepool._os.features import why_not
+from safepool._os.features import is_shortage, why_not
 from safepool._os.marker import host_marker
 
 __all__ = [
@@ -143,8 +143,9 @@ class ControlGroup:
         for folder, _, _ in os.walk(self.path, topdown=False):
             with contextlib.suppress(OSError):
                 os.rmdir(folder)
-        with contextlib.suppress(OSError):
-            os.rmdir(os.path.dirname(self.path))
+        for folder in (self.path, os.path.dirname(self.path)):  # the former once more: to list it takes a descriptor
+            with contextlib.suppress(OSError):
+                os.rmdir(folder)
 
 
 def new_group(name: str) -> ControlGroup:
@@ -177,6 +178,7 @@ def house_of_this_process() -> str:
 
     Raises:
         NoControlGroupError: This process is in no control group of version 2 that can be seen from here.
+        OSError: That cannot be found out just now, for want of descriptors or memory.
     """
     token = host_marker()
     path = _houses.get(token)
@@ -196,6 +198,7 @@ def make_sure() -> None:
 
     Raises:
         NoControlGroupError: One of these cannot be done; the message says which, and why.
+        OSError: That cannot be found out just now, for want of descriptors, memory or processes.
     """
     if host_marker() in _proven:
         return
@@ -245,6 +248,8 @@ def _prove(group: ControlGroup) -> None:
             group.take_in(process.pid)
         except OSError as error:
             process.kill()
+            if is_shortage(error):
+                raise
             raise NoControlGroupError(f"no process can be moved to {group.path}: {error.strerror}") from error
         group.kill()
 
@@ -258,6 +263,8 @@ def _find_base() -> str:
         with open("/proc/self/cgroup", encoding="utf-8", errors="surrogateescape") as file:
             ours = next((line.rstrip("\n")[3:] for line in file if line.startswith("0::")), None)
     except OSError as error:
+        if is_shortage(error):
+            raise
         raise NoControlGroupError(f"/proc does not tell: {error.strerror}") from error
     if ours is None or not mounts:
         raise NoControlGroupError("there is no hierarchy of version 2 here")

@@ -26,6 +26,7 @@ from collections.abc import Iterator
 from safepool._os.control_group import ControlGroup, NoControlGroupError, hand_on_from_house, house_of_this_process
 from safepool._os.marker import host_marker
 from safepool._os.process_table import command_of, environment_of, has_variable, list_rows, with_descendants
+from safepool._os.process_tree import Leader
 
 __all__ = ["controller_for_a_while", "have_controller", "step_back"]
 
@@ -34,6 +35,7 @@ _TRIES = 10  # to move everybody: somebody may fork meanwhile
 _LEAVING = 1.0  # seconds for a host that is dying to leave its group; it takes less than a millisecond
 _PAUSE = 0.002  # seconds between two looks whether it has
 _MOST_SHOWN = 3  # strangers that a message names
+_JANITOR = "safepool._os.janitor_main import main; main("  # and then its host's number and start time
 
 
 def have_controller(name: str) -> None:
@@ -139,14 +141,27 @@ def _step_aside(base: str, name: str, aside: str) -> None:
 
 
 def _strangers_in(base: str) -> set[int]:
-    """Return who is there without being of this program: no descendant, nobody with its marker, not its janitor."""
-    ours = with_descendants([os.getpid()], list(list_rows()))
-    marker = host_marker()
-    return {
-        pid
-        for pid in _members_of(base) - ours
-        if not has_variable(environment_of(pid), marker.encode()) and marker not in command_of(pid)
-    }
+    """Return who is there without being of this program: no descendant, nobody with its marker, no janitor of those."""
+    rows = list(list_rows())
+    descendants = with_descendants([os.getpid()], rows)
+    starts = {row.pid: row.start for row in rows}
+    marker = host_marker().encode()
+
+    def is_ours(pid: int) -> bool:
+        return pid in descendants or has_variable(environment_of(pid), marker)
+
+    def is_janitor_of_ours(pid: int) -> bool:  # it is nobody's child, and carries no marker
+        host = _host_of_janitor(command_of(pid))
+        return host is not None and starts.get(host.pid) == host.start and is_ours(host.pid)
+
+    return {pid for pid in _members_of(base) if not is_ours(pid) and not is_janitor_of_ours(pid)}
+
+
+def _host_of_janitor(command: str) -> Leader | None:
+    """Return whose janitor this is, as its command line says: that of this process, or of a task that has a pool."""
+    first, _, rest = command.partition(_JANITOR)[2].partition(", ")
+    second = rest.partition(", ")[0]
+    return Leader(int(first), int(second)) if first.isdecimal() and second.isdecimal() else None
 
 
 def _move_all(source: str, target: str) -> None:

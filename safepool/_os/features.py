@@ -8,7 +8,8 @@ Each mechanism has something that stands in for it, with less (``COSTS``); the m
 
 Facts:
 * A call that the kernel does not know is ENOSYS, also under a seccomp profile of newer containers; older ones answer
-  EPERM. Want of descriptors or memory (EMFILE, ENFILE, ENOMEM) tells nothing of the kernel, and is told to the caller.
+  EPERM. Want of descriptors, memory or processes (EMFILE, ENFILE, ENOMEM, EAGAIN) tells nothing of the kernel, and is
+  told to the caller.
 * /proc/self is the reader's number in the namespace that /proc was mounted in. Where that is another one, every number
   that is found there means somebody else here (pid_namespaces(7)).
 """
@@ -22,7 +23,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-__all__ = ["COSTS", "VARIABLE", "announce", "disabled", "has", "why_not"]
+__all__ = ["COSTS", "VARIABLE", "announce", "disabled", "has", "is_shortage", "why_not"]
 
 VARIABLE = "SAFEPOOL_DISABLE"
 
@@ -43,7 +44,7 @@ COSTS = {
     "group_kill": "a worker that sees its host's end by itself ends itself alone, not its group",
 }
 _TOLD = ("setsig", "pidfd", "proc", "memfd")  # said at once; the others matter to few, who can ask the doctor
-_SHORTAGES = {errno.EMFILE, errno.ENFILE, errno.ENOMEM}
+_SHORTAGES = {errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EAGAIN}
 
 _disabled: frozenset[str] | None = None
 _missing: dict[str, str] = {}  # why, by name; nothing for what is there
@@ -85,6 +86,11 @@ def why_not(name: str) -> str:
     return reason
 
 
+def is_shortage(error: OSError) -> bool:
+    """Return True if this says that there is not enough of something just now, and nothing of what can be had here."""
+    return error.errno in _SHORTAGES
+
+
 def announce() -> None:
     """At the first pool: refuse a variable that makes no sense, and say in the log what is missing, once in a process.
 
@@ -114,7 +120,7 @@ def _try(name: str) -> str:
     try:
         _PROBES.get(name, _always)()
     except (OSError, AttributeError) as error:  # an interpreter may lack a call, too
-        if isinstance(error, OSError) and error.errno in _SHORTAGES:
+        if isinstance(error, OSError) and is_shortage(error):
             raise
         return str(error)
     return ""

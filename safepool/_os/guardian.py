@@ -17,28 +17,28 @@ import os
 import select
 import signal
 import socket
-import subprocess
-from collections.abc import Iterator, Mapping, Sequence
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from multiprocessing import spawn
 
 from safepool._os import lifeline, process_exit
-from safepool._os.environment import for_helper
 from safepool._os.features import why_not
-from safepool._os.janitor import PACKAGE_ROOT
+from safepool._os.helper import start_helper
 from safepool._os.marker import next_worker_marker
 from safepool._os.memory_file import new_memory_file
 from safepool._os.process_table import read_row
-from safepool._os.process_tree import Leader
+from safepool._os.process_tree import Leader, TreeEnding
 
-__all__ = ["NEEDED", "Guardian", "make_sure"]
+__all__ = ["NEEDED", "GuardedEnding", "Guardian", "make_sure", "wait_for_news"]
 
 _START_LIMIT = 30.0  # seconds for a bare interpreter to come up: 15 ms, on a machine that is not beyond its strength
 _TOLD_LIMIT = 5.0  # seconds for the news of a death, which follows it by less than one millisecond
 _LEAVE_LIMIT = 5.0  # seconds to reap and leave: 1 ms, or what it takes to end those who have outrun a sweep
+_DEATH_LIMIT = 5.0  # seconds for one that is killed to die; an uninterruptible sleep has no limit
 _LONGEST_NEWS = 256  # bytes
 NEEDED = ("proc", "pidfd", "setsig")  # nobody should be strict who sees less than everybody, or ends them later
 
-_PROGRAM = "import sys; sys.path.append({root!r}); from safepool._os.guardian_main import main; main{arguments!r}"
+_PROGRAM = "from safepool._os.guardian_main import main; main{arguments!r}"
 
 
 class Guardian:
@@ -52,7 +52,8 @@ class Guardian:
 
     Attributes:
         leader: The guardian itself.
-        worker: The worker's number, pinned until ``release`` unless the guardian dies.
+        worker: The worker's number, pinned until the guardian is to leave, unless it dies before.
+        wake_at: The instant (monotonic seconds) at which ``leave`` has something to do even if it has not left.
 
     Raises:
         OSError: It could not be started, or could not start the worker.
@@ -62,6 +63,9 @@ class Guardian:
         self, command: Sequence[str | bytes], variables: Mapping[str, str], pass_fds: Sequence[int], marker: str
     ) -> None:
         self._status: int | None = None
+        self._has_told = False
+        self._is_to_leave, self._is_killed = False, False
+        self.wake_at = 0.0
         self._pid, self._pidfd = 0, -1
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)  # one read is one message
         with theirs:
@@ -94,29 +98,72 @@ class Guardian:
 
     @property
     def is_alive(self) -> bool:
-        """True until it is dead: so long the worker, dead or alive, keeps its number."""
-        return self._pidfd >= 0 and not process_exit.has_ended(self._pidfd)
+        """True until it is dead, or is to leave: so long the worker, dead or alive, keeps its number."""
+        return not self._is_to_leave and not process_exit.has_ended(self._pidfd)
+
+    def has_told(self) -> bool:
+        """Return True once it has said how the worker has ended, or cannot do so any more; never waits."""
+        if not self._has_told:
+            # First: what it said may have come just before its death. Its end of the link closes a moment before that.
+            is_over = not self.is_alive or lifeline.has_hung_up(self._link_fd)
+            kind, detail = self._hear(socket.MSG_PEEK)  # left there for every thread that asks, and waits for it
+            if not kind:
+                return is_over
+            self._status = None if detail == "None" else int(detail)
+            self._has_told = True
+        return True
 
     def exit_status(self) -> int | None:
-        """Return how the worker, which is dead, has ended; None if the guardian was killed before it could tell."""
-        if self._status is None:
-            self._rouse()
-            kind, detail = self._hear(_TOLD_LIMIT)
-            if kind == "ended" and detail != "None":
-                self._status = int(detail)
+        """Return how the worker has ended, as far as the guardian has told."""
+        self.has_told()
         return self._status
 
+    def open_news(self) -> int:
+        """Have it go on, should a task have stopped it; return a descriptor for ``wait_for_news``."""
+        self.rouse()
+        return os.dup(self._link_fd)
+
+    def rouse(self) -> None:
+        """Have it go on, should a task have stopped it."""
+        process_exit.send_signal(self._pidfd, signal.SIGCONT)
+
+    def leave(self) -> bool:
+        """Have it end what is left beneath it, reap all, and leave; never waits.
+
+        Returns:
+            False while it is there: ask again when one of ``fds`` is readable, or at ``wake_at``. It is killed if it
+            takes too long, and given up if even that does nothing.
+        """
+        if not self._is_to_leave:
+            self._is_to_leave = True
+            with contextlib.suppress(OSError), _as_socket(self._link_fd) as link:
+                link.shutdown(socket.SHUT_RDWR)  # its end, whoever has a copy: a fork in C copies them all
+            self.rouse()
+            self.wake_at = time.monotonic() + _LEAVE_LIMIT
+        if process_exit.has_ended(self._pidfd):
+            return True
+        if time.monotonic() < self.wake_at:
+            return False
+        if self._is_killed:
+            return True
+        process_exit.send_signal(self._pidfd, signal.SIGKILL)
+        self._is_killed, self.wake_at = True, time.monotonic() + _DEATH_LIMIT
+        return False
+
+    @property
+    def fds(self) -> list[int]:
+        """Descriptors of which one is readable when it has said something, or has left."""
+        return [self._pidfd] if self._is_to_leave else [self._pidfd, self._link_fd]
+
     def release(self) -> None:
-        """Let it end what is left beneath it, reap all, and leave; wait for that, and reap it."""
+        """Reap it, and close everything; wait until it has left, if it has not yet."""
+        if self._pidfd >= 0:
+            while not self.leave():
+                process_exit.has_ended(self._pidfd, max(0.0, self.wake_at - time.monotonic()))
         fd, self._link_fd = self._link_fd, -1
         lifeline.keep_in_forked_children(fd)
-        with socket.socket(fileno=fd) as link, contextlib.suppress(OSError):
-            link.shutdown(socket.SHUT_RDWR)  # its end, whoever has a copy: a child that was forked in C keeps them all
+        os.close(fd)
         if self._pidfd >= 0:
-            self._rouse()
-            if not process_exit.has_ended(self._pidfd, _LEAVE_LIMIT):
-                process_exit.send_signal(self._pidfd, signal.SIGKILL)
-                process_exit.has_ended(self._pidfd, _TOLD_LIMIT)
             process_exit.reap(self._pidfd)
             pidfd, self._pidfd = self._pidfd, -1
             os.close(pidfd)
@@ -126,12 +173,9 @@ class Guardian:
                 os.kill(self._pid, signal.SIGKILL)
                 os.waitpid(self._pid, 0)
 
-    def _rouse(self) -> None:
-        """A task may have stopped it."""
-        process_exit.send_signal(self._pidfd, signal.SIGCONT)
-
     def _hear_of_start(self, name: str) -> int:
-        kind, detail = self._hear(_START_LIMIT)
+        _wait_until_readable(self._link_fd, _START_LIMIT)
+        kind, detail = self._hear()
         if kind == "started":
             return int(detail)
         if kind == "failed":
@@ -142,17 +186,75 @@ class Guardian:
             raise OSError(int(number), f"a guardian cannot start its worker: {call}: {reason}")
         raise ChildProcessError("a guardian ended, or did not answer, before it had started its worker")
 
-    def _hear(self, limit: float) -> tuple[str, str]:
-        """Return the next that it says, as kind and detail; nothing if nothing comes within so many seconds."""
-        poll = select.poll()
-        poll.register(self._link_fd, select.POLLIN)
-        if not poll.poll(limit * 1000):
-            return "", ""
+    def _hear(self, flags: int = 0) -> tuple[str, str]:
+        """Return the next that it has said, as kind and detail; nothing if there is nothing."""
         try:
-            kind, _, detail = os.read(self._link_fd, _LONGEST_NEWS).decode().partition(" ")
-        except ConnectionResetError:  # it has ended, and had not read something
+            with _as_socket(self._link_fd) as link:
+                news = link.recv(_LONGEST_NEWS, flags | socket.MSG_DONTWAIT)
+        except OSError:  # EAGAIN; ECONNRESET: it has ended, and had not read something
             return "", ""
+        kind, _, detail = news.decode().partition(" ")
         return kind, detail
+
+
+class GuardedEnding(TreeEnding):
+    """The ending of a worker's tree, and then of the guardian above it, in steps that do not block, either.
+
+    The guardian tells how the worker has ended, is told to leave, and leaves: a millisecond, unless something keeps it,
+    such as somebody beneath it whom nobody can end. From then on nothing pins the worker's number.
+
+    Args:
+        above: The guardian; whoever made this releases it afterwards, which then waits for nothing.
+        leader: The worker.
+        marker: As of ``TreeEnding``.
+        signal_group: Likewise.
+        spares_sessions: Likewise.
+    """
+
+    def __init__(
+        self,
+        above: Guardian,
+        leader: Leader,
+        marker: bytes,
+        signal_group: Callable[[Leader, int], bool],
+        *,
+        spares_sessions: bool = False,
+    ) -> None:
+        super().__init__([leader], marker, signal_group, guardian=above.leader, spares_sessions=spares_sessions)
+        self._above = above
+        self._told_by: float | None = None  # when not to wait any more for what it has to tell; None before
+
+    def advance(self) -> bool:
+        """Go on with the tree, and with the guardian when nothing is left of that; return True when all is over."""
+        if self._told_by is None:
+            if not super().advance():
+                return False
+            is_dead = not self._held.keys() & self._leaders.keys()  # else there is nothing to be told
+            self._told_by = time.monotonic() + (_TOLD_LIMIT if is_dead else 0.0)
+            self._above.rouse()
+        if not self._above.has_told() and time.monotonic() < self._told_by:
+            return False
+        return self._above.leave()
+
+    def pidfds(self) -> list[int]:
+        """Return what to wait for: as of ``TreeEnding``, and then whatever tells of the guardian."""
+        return super().pidfds() if self._told_by is None else self._above.fds
+
+    @property
+    def wake_at(self) -> float:
+        """The instant (monotonic seconds) at which ``advance`` has something to do even if nothing happens."""
+        return super().wake_at if self._told_by is None else self._above.wake_at or self._told_by
+
+
+def wait_for_news(news: int) -> None:
+    """Wait, a short while, until a guardian has said something or is dead; close the descriptor.
+
+    Needs no more than that, so that any thread can wait, whatever becomes of the guardian meanwhile.
+    """
+    try:
+        _wait_until_readable(news, _TOLD_LIMIT)
+    finally:
+        os.close(news)
 
 
 def make_sure() -> None:
@@ -175,21 +277,25 @@ _is_proven = False
 
 def _start(link_fd: int, program_fd: int, pass_fds: Sequence[int], marker: str) -> int:
     arguments = (os.getpid(), marker, link_fd, program_fd, tuple(pass_fds))
-    started = subprocess.Popen(
-        [
-            os.fsdecode(spawn.get_executable()),
-            "-I",
-            "-S",
-            "-c",
-            _PROGRAM.format(root=PACKAGE_ROOT, arguments=arguments),
-        ],
-        stdin=subprocess.DEVNULL,
-        start_new_session=True,
-        pass_fds=(link_fd, program_fd, *pass_fds),
-        env=for_helper(),
-    )
+    started = start_helper(_PROGRAM.format(arguments=arguments), (link_fd, program_fd, *pass_fds))
     started.returncode = 0  # we wait for it by pidfd: keep Popen from doing so, and from warning that it did not
     return started.pid
+
+
+def _wait_until_readable(fd: int, limit: float) -> None:
+    poll = select.poll()
+    poll.register(fd, select.POLLIN)
+    poll.poll(limit * 1000)
+
+
+@contextlib.contextmanager
+def _as_socket(fd: int) -> Iterator[socket.socket]:
+    """Not for longer than a call: a forked child that drops the object closes the number, whosesoever it is by then."""
+    link = socket.socket(fileno=fd)
+    try:
+        yield link
+    finally:
+        link.detach()
 
 
 def _hold(pid: int) -> tuple[int, Leader]:

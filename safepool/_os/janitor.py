@@ -13,29 +13,23 @@ import socket
 import subprocess
 import threading
 import time
-from multiprocessing import spawn
-from os.path import abspath, dirname
 
 from safepool._os import lifeline
-from safepool._os.environment import for_helper
 from safepool._os.features import has
+from safepool._os.helper import start_helper
 from safepool._os.marker import host_marker
 from safepool._os.process_table import read_row
 from safepool._os.process_tree import Leader
 from safepool._os.register import Register
 
-__all__ = ["PACKAGE_ROOT", "Janitor", "janitor"]
-
-PACKAGE_ROOT = dirname(
-    dirname(dirname(abspath(__file__)))
-)  # the directory (or archive) that ``import safepool`` comes from
+__all__ = ["Janitor", "janitor"]
 
 _FIRST_DELAY = 0.1  # seconds between starts of a janitor that does not come up, doubled each time
 _LONGEST_DELAY = 30.0  # seconds
 _PATIENCE = 10.0  # seconds for a janitor to come up; it takes milliseconds
 _LOOK = 50  # milliseconds until the next try, where nothing can be waited for
 
-_PROGRAM = "import sys; sys.path.append({root!r}); from safepool._os.janitor_main import main; main{arguments!r}"
+_PROGRAM = "from safepool._os.janitor_main import main; main{arguments!r}"
 
 
 class Janitor:
@@ -133,20 +127,10 @@ class Janitor:
             if me is None:
                 raise ProcessLookupError("/proc does not show this process to itself: no janitor can watch it")
             arguments = (me.pid, me.start, host_marker(), self._register.fd, theirs.fileno())
-            self._starter = subprocess.Popen(
-                [
-                    os.fsdecode(spawn.get_executable()),
-                    "-I",
-                    "-S",
-                    "-c",
-                    _PROGRAM.format(root=PACKAGE_ROOT, arguments=arguments),
-                ],
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.DEVNULL,  # a caller that reads our output to its end must not wait for the janitor
-                stderr=subprocess.DEVNULL,
-                start_new_session=True,
-                pass_fds=(self._register.fd, theirs.fileno()),
-                env=for_helper(),
+            self._starter = start_helper(
+                _PROGRAM.format(arguments=arguments),
+                (self._register.fd, theirs.fileno()),
+                subprocess.DEVNULL,  # a caller that reads our output to its end must not wait for the janitor
             )
 
     def _forget(self) -> None:

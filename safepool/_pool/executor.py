@@ -141,6 +141,7 @@ class SafeProcessPoolExecutor(MappingExecutor, ProcessPoolExecutor):
         RuntimeError: The main module is being imported by a worker: the script lacks ``if __name__ == "__main__"``.
             Or something is asked for that needs /proc (a limit of memory, an eye on leftovers), and there is none.
         ContainmentError: Strict containment cannot be had here; the message says why, and how to get it.
+        OSError: Whether it can be had cannot be found out just now, for want of descriptors, memory or processes.
 
     Attributes:
         strict_by: What keeps strict containment in this pool: a control "group" or a "guardian" for each worker. None
@@ -205,7 +206,7 @@ class SafeProcessPoolExecutor(MappingExecutor, ProcessPoolExecutor):
         )
         outfit, fds = _pickle_outfit(reducers, *calls, dumps)
         limits = thread_limits(check_count("inner_max_num_threads", inner_max_num_threads))
-        self.strict_by: StrictBy | None = _strict_by(containment)
+        is_strict = check_choice("containment", containment, get_args(Containment)) == "strict"
         lender = Lender(_MOST_LENT)
         settings = Settings(
             max_tasks_per_child=check_count("max_tasks_per_child", max_tasks_per_child),
@@ -219,16 +220,20 @@ class SafeProcessPoolExecutor(MappingExecutor, ProcessPoolExecutor):
             max_pending=check_count("max_pending", max_pending),
             when_full=check_choice("when_full", when_full, get_args(WhenFull)),
             leftovers=_check_leftovers(leftovers),
-            strict_by=self.strict_by,
-            spares_detached=_spares_detached(detached, is_strict=self.strict_by is not None),
-            cpu_limit=_check_cpu_limit(cpu_limit, is_strict=self.strict_by is not None),
+            strict_by=None,
+            spares_detached=_spares_detached(detached, is_strict=is_strict),
+            cpu_limit=_check_cpu_limit(cpu_limit, is_strict=is_strict),
             measures_memory=_check_measure_memory(measure_memory),
             outfit=outfit,
             inherited_fds=fds,
             lender=lender,
             pickler=CallPickler(dumps, preparation.imports_main, packers, lender),
         )
-        _have_cpu_controller(settings)
+        # Last of all, since it may start a process: no argument is wrong.
+        self.strict_by: StrictBy | None
+        self.strict_by, self._no_group = _find_strict_way() if is_strict else (None, "")
+        settings = replace(settings, strict_by=self.strict_by)
+        _have_cpu_controller(settings, self._no_group)
         self._have_memory_controller(self._terms)
         self._pool = Pool(settings, size, preparation, calls)
         self._finalizer = weakref.finalize(self, self._pool.abandon)
@@ -384,7 +389,7 @@ class SafeProcessPoolExecutor(MappingExecutor, ProcessPoolExecutor):
     def _have_memory_controller(self, terms: Terms) -> None:
         """Have the kernel see to limits of memory in a strict pool; where it cannot, say so, and look at them."""
         if self.strict_by is not None and terms.memory_limit is not None:
-            reason = _have_controller("memory") if self.strict_by == "group" else _NO_GROUP
+            reason = _have_controller("memory") if self.strict_by == "group" else self._no_group
             if reason and reason not in _told:
                 _told.add(reason)
                 _log.warning("memory limits are looked at ten times a second, since the kernel cannot: %s", reason)
@@ -489,19 +494,25 @@ def _check_measure_memory(measure_memory: bool) -> bool:
     return measure_memory
 
 
-def _strict_by(containment: Containment) -> StrictBy | None:
-    """Choose what keeps containment: a control group costs nothing but the right to make it."""
-    if check_choice("containment", containment, get_args(Containment)) == "standard":
-        return None
+def _find_strict_way() -> tuple[StrictBy, str]:
+    """Choose what keeps containment, and say why it is no control group, which costs nothing but the right to make it.
+
+    What fails for want of something is the caller's error, as a worker's start would be: it says nothing of this
+    machine, and is tried again with the next pool.
+    """
     try:
         control_group.make_sure()
     except OSError as no_group:
+        if features.is_shortage(no_group):
+            raise
         try:
             guardian.make_sure()
         except OSError as error:
+            if features.is_shortage(error):
+                raise
             raise ContainmentError(reason=f"{no_group}; {error}") from error
-        return "guardian"
-    return "group"
+        return "guardian", f"{_NO_GROUP}: {no_group}"
+    return "group", ""
 
 
 def _spares_detached(detached: Detached, *, is_strict: bool) -> bool:
@@ -521,10 +532,10 @@ def _check_cpu_limit(cpu_limit: float | None, *, is_strict: bool) -> float | Non
     return cpus
 
 
-def _have_cpu_controller(settings: Settings) -> None:
+def _have_cpu_controller(settings: Settings, no_group: str) -> None:
     if settings.cpu_limit is None:
         return
-    reason = _have_controller("cpu") if settings.strict_by == "group" else _NO_GROUP
+    reason = _have_controller("cpu") if settings.strict_by == "group" else no_group
     if reason:
         raise ContainmentError(reason=reason, wanted="cpu_limit")
 

@@ -11,6 +11,7 @@ import pytest
 
 from containment import acts
 from safepool import TaskKilledError, TaskTimeoutError, WorkerDiedError
+from safepool._os import guardian as guardian_module
 from support import census, tasks
 from support.descendants import KINDS, TRACELESS
 from support.eventually import eventually
@@ -337,6 +338,56 @@ def test_guardian_that_a_task_has_stopped_does_not_hinder_the_end(strict, meetin
         assert error.exitcode == -signal.SIGKILL
     none_alive(everybody)
     eventually(lambda: census.look_at(guardian) is None)
+
+
+# How a guardian begins that does not do its part: it never says how its worker has ended, or does not leave.
+_KEPT_FROM = {
+    "telling": "from safepool._os import guarding; guarding.tell = lambda *_: None; ",
+    "leaving": "import time; from safepool._os import guarding; guarding._reap_all = lambda: time.sleep(900); ",
+}
+
+
+def hang_beneath_a_guardian_kept_from(part, pool, meeting, stack, monkeypatch):
+    """As if it slept where no signal reaches it, or somebody beneath it did; return the future, and both to look at."""
+    with monkeypatch.context() as fault:
+        fault.setattr(guardian_module, "_PROGRAM", _KEPT_FROM[part] + guardian_module._PROGRAM)
+        hung = pool.submit(tasks.work_then_hang, meeting.path, "hung", "c")
+        (worker,) = hold(meeting.pids(["hung"]), stack).values()
+    guardian = stack.enter_context(Handle(guardian_of(worker.pid)))
+    stack.callback(guardian.send, signal.SIGKILL)  # whatever comes, nobody is to wait for it for long
+    return hung, worker, guardian
+
+
+@pytest.mark.parametrize("part", ["telling", "leaving"])
+def test_guardian_that_does_not_do_its_part_holds_up_no_other_worker(strict, meeting, stack, monkeypatch, part):
+    for limit in ("_TOLD_LIMIT", "_LEAVE_LIMIT"):
+        monkeypatch.setattr(guardian_module, limit, 900.0)
+    pool = strict(2)
+    hung, worker, guardian = hang_beneath_a_guardian_kept_from(part, pool, meeting, stack, monkeypatch)
+    assert hung.kill()
+    gone({"worker": worker})
+
+    late = pool.submit(tasks.loop, task_timeout=0.5)
+    assert isinstance(late.exception(60), TaskTimeoutError)
+    assert pool.submit(tasks.square, 7).result(60) == 49
+
+    assert guardian.alive(), "the fault never happened"
+    assert not hung.done(), "it is not over as long as its guardian is there"
+    guardian.send(signal.SIGKILL)
+    assert isinstance(hung.exception(60), TaskKilledError)
+
+
+@pytest.mark.parametrize("part", ["telling", "leaving"])
+def test_guardian_that_does_not_do_its_part_is_gone_when_its_pool_is(strict, meeting, stack, monkeypatch, part):
+    for limit in ("_TOLD_LIMIT", "_LEAVE_LIMIT"):
+        monkeypatch.setattr(guardian_module, limit, 0.2)
+    pool = strict(1)
+    hung, worker, guardian = hang_beneath_a_guardian_kept_from(part, pool, meeting, stack, monkeypatch)
+    pool.shutdown(kill=True)
+    assert not worker.alive()
+    assert not guardian.alive()
+    assert census.look_at(guardian.pid) is None, "not reaped"
+    assert isinstance(hung.exception(0), TaskKilledError)
 
 
 # --- starts that fail ---

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from safepool import ContainmentError, SafeProcessPoolExecutor, TaskMemoryError, WorkerDiedError
-from safepool._os import contained, control_group
+from safepool._os import contained, control_group, guardian
 from safepool._os.control_group import ControlGroup
 from safepool._os.controllers import have_controller
 from safepool._pool import executor as executor_module
@@ -162,6 +162,25 @@ def test_limit_of_cpus_that_cannot_be_had_is_refused_and_the_error_says_how_to_g
     assert caught.value.reason == "/somewhere does not have the kernel's 'cpu' controller"
     assert "systemd-run --user --scope -p Delegate=yes" in str(caught.value)
     assert str(caught.value).endswith("Or do without cpu_limit.")
+
+
+def test_where_workers_have_guardians_it_is_said_why_they_have_no_groups(monkeypatch, caplog):
+    def refuse() -> None:
+        raise control_group.NoControlGroupError("/somewhere/house cannot be made: Read-only file system")
+
+    monkeypatch.setattr(control_group, "make_sure", refuse)
+    monkeypatch.setattr(guardian, "make_sure", lambda: None)
+    monkeypatch.setattr(executor_module, "_told", set())
+    reason = (
+        "workers have guardians here, and no control groups: /somewhere/house cannot be made: Read-only file system"
+    )
+    with pytest.raises(ContainmentError) as caught:
+        SafeProcessPoolExecutor(1, containment="strict", cpu_limit=0.5)
+    assert caught.value.reason == reason
+    with caplog.at_level(logging.WARNING, "safepool"):
+        assert SafeProcessPoolExecutor(1, containment="strict", memory_limit=LIMIT).strict_by == "guardian"
+    (record,) = caplog.records
+    assert record.getMessage().endswith(reason)
 
 
 def test_limit_of_cpus_needs_strict_containment():

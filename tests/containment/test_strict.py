@@ -5,6 +5,8 @@ Everything here holds in both ways of it, but that only a control group shows in
 
 from __future__ import annotations
 
+import errno
+import os
 import re
 import signal
 import subprocess
@@ -22,11 +24,12 @@ from safepool import (
     TaskTimeoutError,
     WorkerDiedError,
 )
+from safepool._os import control_group, guardian
 from safepool._os.process_table import list_rows
 from support import tasks
 from support.descendants import KINDS, MOST_GENERATIONS, SWARM, TRACELESS
 from support.eventually import eventually
-from support.halves import MASKED
+from support.halves import MASKED, launcher_for
 from support.handles import gone, hold, none_alive
 from support.proofs import count_in, new_counter
 from support.scenes import STATUS, hang_everywhere, labels_of, strike
@@ -258,6 +261,55 @@ def test_where_neither_can_be_had_the_error_says_why_and_what_to_do() -> None:
     assert re.search(r"cannot be made: (Permission denied|Read-only file system)|no hierarchy of version 2", message)
     assert "systemd-run --user --scope -p Delegate=yes" in message
     assert "prctl: Operation not permitted" in message
+
+
+_TRY_WITHOUT_DESCRIPTORS = """
+import errno, itertools, os, resource
+from safepool import SafeProcessPoolExecutor
+
+def make(room):
+    used = {int(name) for name in os.listdir("/proc/self/fd")}
+    most, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    free = (number for number in itertools.count() if number not in used)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (next(itertools.islice(free, room, None)), hard))
+    try:
+        return SafeProcessPoolExecutor(1, containment="strict")
+    except OSError as error:
+        print(errno.errorcode[error.errno])
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
+
+if __name__ == "__main__":
+    pools = [make(room) for room in range(20)]
+    with pools[-1] as pool:
+        print(pool.strict_by, pool.submit(pow, 3, 2).result())
+"""
+
+
+def test_want_of_descriptors_is_said_and_not_taken_for_a_lack_of_rights(half) -> None:
+    """It passes: nothing is remembered of it."""
+    done = subprocess.run(
+        [*launcher_for(half), sys.executable, "-c", _TRY_WITHOUT_DESCRIPTORS],
+        check=True,
+        capture_output=True,
+        text=True,
+        cwd="/",
+        timeout=60,
+    )
+    *failures, outcome = done.stdout.splitlines()
+    assert set(failures) == {"EMFILE"}
+    assert outcome == f"{half} 9"
+
+
+@pytest.mark.parametrize("number", [errno.EMFILE, errno.ENFILE, errno.EAGAIN, errno.ENOMEM])
+def test_shortage_while_it_is_tried_is_the_error_itself(half, monkeypatch, number) -> None:
+    def fall_short() -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr({"group": control_group, "guardian": guardian}[half], "make_sure", fall_short)
+    with pytest.raises(OSError, match=re.escape(os.strerror(number))) as caught:
+        SafeProcessPoolExecutor(1, containment="strict")
+    assert caught.value.errno == number
 
 
 def test_containment_is_one_of_two() -> None:

@@ -8,6 +8,7 @@ import os
 import pickle
 import threading
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import pytest
@@ -16,6 +17,7 @@ from contract.gate import Gate, pass_gate
 from contract.patience import error_of, result_of
 from executor import calls
 from safepool import SafeFuture, SafeProcessPoolExecutor, TransferError, WorkerDiedError
+from safepool._os import control_group, guardian
 
 NewPool = Callable[..., SafeProcessPoolExecutor]
 Pool = SafeProcessPoolExecutor
@@ -100,6 +102,32 @@ def test_constructor_with_bad_argument_names_it_and_its_value(
         SafeProcessPoolExecutor(**{name: value})  # type: ignore[arg-type]
     assert name in str(caught.value)
     assert repr(value) in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("cpu_limit", 0),
+        ("cpu_limit", "1"),
+        ("detached", "keep"),
+        ("detached", "spare"),
+        ("exit_timeout", None),
+        ("leftovers", "kill"),
+        ("max_pending", 0),
+        ("measure_memory", None),
+        ("env", 0),
+    ],
+)
+def test_bad_argument_is_refused_before_anything_is_started_for_a_strict_pool(
+    name: str, value: object, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whether strict containment can be had is found out by having it."""
+    tried: list[str] = []
+    for module in (control_group, guardian):
+        monkeypatch.setattr(module, "make_sure", partial(tried.append, module.__name__))
+    with pytest.raises((TypeError, ValueError), match=f"{name} .*{value!r}"):
+        SafeProcessPoolExecutor(containment="strict", **{name: value})  # type: ignore[arg-type]
+    assert tried == []
 
 
 @pytest.mark.parametrize(

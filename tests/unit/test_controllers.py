@@ -13,11 +13,16 @@ from pathlib import Path
 
 import pytest
 
-from safepool._os import control_group, controllers
+from containment import acts
+from safepool import SafeProcessPoolExecutor
+from safepool._os import control_group, controllers, helper, janitor
 from safepool._os.control_group import ControlGroup, NoControlGroupError
+from safepool._os.process_table import list_rows, read_row, with_descendants
+from support import census, tasks
 from support.eventually import eventually
 from support.hosts import Program
 from support.scenes import hold_janitor
+from unit.brood import Brood
 
 pytestmark = pytest.mark.timeout(120)
 
@@ -200,6 +205,52 @@ def test_strangers_are_not_moved_and_the_error_names_them(host: Program, base: P
         finally:
             stranger.kill()
     assert tell(host, f"have {controller}") == "had"
+
+
+_ORPHAN = """
+if os.fork():
+    os._exit(0)
+say("orphan")
+stay()
+"""
+
+
+def is_orphan(pid: int) -> bool:
+    return pid not in with_descendants([os.getpid()], list(list_rows()))
+
+
+@pytest.mark.parametrize(
+    ("whose", "is_stranger"), [("ours", False), ("a task's", False), ("our number's before us", True), ("init's", True)]
+)
+def test_janitor_is_a_stranger_if_its_host_is_one(brood: Brood, files: Path, whose: str, is_stranger: bool) -> None:
+    """It is nobody's child, and carries no marker: its command line says whose it is."""
+    own, task = (read_row(pid) for pid in (os.getpid(), brood.sleeper().pid))
+    assert own is not None
+    assert task is not None
+    hosts = {
+        "ours": (own.pid, own.start),
+        "a task's": (task.pid, task.start),
+        "our number's before us": (own.pid, own.start - 1),
+        "init's": (1, own.start),
+    }
+    command = helper._OPENING + janitor._PROGRAM.format(arguments=(*hosts[whose], "SAFEPOOL_OF_NOBODY", 3, 4))
+    brood.python(_ORPHAN, command)
+    orphan = brood.hold("orphan")["orphan"]
+    eventually(lambda: is_orphan(orphan.pid))
+    (files / "cgroup.procs").write_text(f"{os.getpid()}\n{orphan.pid}\n")
+    assert controllers._strangers_in(str(files)) == ({orphan.pid} if is_stranger else set())
+
+
+def test_janitor_of_a_pool_that_a_task_has_had_is_no_stranger(
+    make_pool: Callable[..., SafeProcessPoolExecutor], files: Path
+) -> None:
+    pool = make_pool(1)
+    worker = pool.submit(tasks.own_pid).result(60)
+    pool.submit(acts.have_had_a_pool).result(60)
+    name = f"janitor_main import main; main({worker}, "
+    (found,) = eventually(lambda: [seen for seen in census.living() if name in seen.command and is_orphan(seen.pid)])
+    (files / "cgroup.procs").write_text(f"{os.getpid()}\n{worker}\n{found.pid}\n")
+    assert controllers._strangers_in(str(files)) == set()
 
 
 def test_controller_that_is_not_there_is_named(host: Program, base: Path) -> None:

@@ -13,7 +13,7 @@ from safepool._os import contained as contained_module
 from safepool._os import guardian as guardian_module
 from safepool._os import process_exit, process_tree
 from safepool._os.contained import ContainedProcess, spawn
-from safepool._os.guardian import Guardian, make_sure
+from safepool._os.guardian import Guardian, make_sure, wait_for_news
 from safepool._os.marker import next_worker_marker
 from safepool._os.process_table import ProcessRow, list_rows, read_row
 from safepool._os.process_tree import Leader, TreeEnding
@@ -145,6 +145,34 @@ def test_that_there_can_be_one_is_found_out_once(monkeypatch: pytest.MonkeyPatch
     make_sure()
 
 
+def test_who_waits_for_what_a_guardian_tells_keeps_nobody_else_from_asking(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The supervisor asks, too, and has others to look after."""
+
+    def wait(news: int) -> None:
+        was_locked.append(contained._lock.locked())
+        wait_for_news(news)
+
+    was_locked: list[bool] = []
+    monkeypatch.setattr(guardian_module, "_TOLD_LIMIT", 0.01)
+    monkeypatch.setattr(contained_module, "wait_for_news", wait)
+    with monkeypatch.context() as fault:
+        mute = "from safepool._os import guarding; guarding.tell = lambda *_: None; "
+        fault.setattr(guardian_module, "_PROGRAM", mute + guardian_module._PROGRAM)
+        contained = start("false")
+    assert contained.has_ended(30)
+    assert contained.exit_status() is None
+    assert was_locked == [False]
+    end(contained)
+
+
+def test_exit_status_is_there_for_everybody_who_asks() -> None:
+    contained = start("false")
+    assert contained.has_ended(30)
+    assert [contained.exit_status() for _ in range(2)] == [1, 1]
+    end(contained)
+    assert contained.exit_status() == 1
+
+
 # --- what it is for ---
 
 _LEAVES_AN_ORPHAN = """
@@ -164,12 +192,13 @@ def test_orphan_is_ended_with_the_guardian_s_worker(brood: Brood) -> None:
     contained = start(sys.executable, "-I", "-S", "-c", brood.text(_LEAVES_AN_ORPHAN))
     handles = brood.hold("first", "orphan")
     ending = contained.end_tree()
-    ending.run()
+    ending.begin()
     gone(handles)
+    assert census.look_at(contained.pid) is not None, "reaped before all is known to be over: its number was not pinned"
+    ending.run()
     assert handles["orphan"].pid in {remains.pid for remains in ending.ended}
-    assert census.look_at(contained.pid) is not None, "reaped before it was released: its number was not pinned"
-    contained.release()
     assert census.look_at(contained.pid) is None
+    contained.release()
 
 
 def test_guardian_ends_whoever_its_host_has_missed(brood: Brood) -> None:

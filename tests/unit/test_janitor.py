@@ -11,9 +11,9 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from safepool._os import features
+from safepool._os import features, helper
 from safepool._os import janitor as janitor_module
-from safepool._os.janitor import PACKAGE_ROOT, Janitor, janitor
+from safepool._os.janitor import Janitor, janitor
 from safepool._os.process_table import read_row
 from safepool._os.process_tree import Leader
 from safepool._os.register import Register
@@ -179,7 +179,7 @@ def test_janitor_that_does_not_come_up_is_an_error_where_all_rests_on_it(
     janitor_without_setsig: Janitor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(janitor_module, "_PATIENCE", 0.3)
-    monkeypatch.setattr(janitor_module, "_PROGRAM", "0  # {root} {arguments}")
+    monkeypatch.setattr(janitor_module, "_PROGRAM", "0  # {arguments}")
     with pytest.raises(OSError, match="the janitor, which is to end what this process starts, does not come up"):
         janitor_without_setsig.stand_by()
 
@@ -213,7 +213,7 @@ def test_janitor_whose_host_died_before_it_was_up_sweeps_all_the_same(brood: Bro
     ours.close()
     with theirs:
         arguments = (dead.pid, start_of_dead, marker, register.fd, theirs.fileno())
-        program = janitor_module._PROGRAM.format(root=PACKAGE_ROOT, arguments=arguments)
+        program = helper._OPENING + janitor_module._PROGRAM.format(arguments=arguments)
         command = [sys.executable, "-I", "-S", "-c", program]
         starter = brood.start(command, pass_fds=[register.fd, theirs.fileno()], stderr=subprocess.DEVNULL)
     os.close(register.fd)
