@@ -137,7 +137,8 @@ def test_doctor_shows_what_is_masked():
     done = subprocess.run(command, env=variables, capture_output=True, text=True, check=False, timeout=100)
     probes = {probe["name"]: probe for probe in json.loads(done.stdout)["probes"]}
     masked = {name for name, probe in probes.items() if "disabled by SAFEPOOL_DISABLE" in probe["found"]}
-    assert masked == {"pidfd", "exit-status", "group-signal", "lifeline", "memfd", "proc", "cgroup", "guardian"}
+    for_all = {"pidfd", "exit-status", "group-signal", "lifeline", "memfd", "proc"}
+    assert masked == for_all | {"cgroup", "guardian", "memory-limit", "cpu-limit"}
     assert all(probes[name]["lost"] for name in masked)
     assert probes["pool"]["status"] == "ok"
     assert done.returncode == 1
