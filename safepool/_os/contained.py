@@ -80,12 +80,17 @@ class ContainedProgram:
             return self.pidfd < 0 or process_exit.has_ended(self.pidfd, wait)
 
     def is_dying(self) -> bool:
-        """True once the first process is on its way to its end, which ``pidfd`` will tell of.
+        """True once the first process runs no code of its own any more; it may take a while until it is dead.
 
-        One that still lives is seen a moment later where /proc does not tell.
+        Where /proc does not tell, or there is no descriptor to look there with: once it is dead, a moment from now.
         """
         with self._lock:
-            return self.pidfd < 0 or is_exiting(self.pid) or process_exit.has_ended(self.pidfd, _DYING)
+            if self.pidfd < 0:
+                return True
+            with contextlib.suppress(OSError):
+                if is_exiting(self.pid):
+                    return True
+            return process_exit.has_ended(self.pidfd, _DYING)
 
     def wait_until_ended(self, timeout: float | None) -> None:
         """Wait for the death of the first process, or for so many seconds, whatever the owner does meanwhile."""
@@ -153,7 +158,10 @@ class ContainedProgram:
                 return
             if self._guardian.has_told():
                 return
-            news = self._guardian.open_news()
+            try:
+                news = self._guardian.open_news()
+            except OSError:  # no descriptor to wait with
+                return
         wait_for_news(news)
 
     def _read_exit_status(self) -> int | None:

@@ -34,6 +34,7 @@ __all__ = [
     "end_house",
     "hand_on_from_house",
     "house_of_this_process",
+    "keep_in_house",
     "make_sure",
     "new_group",
 ]
@@ -191,6 +192,13 @@ def hand_on_from_house(controller: str) -> None:
     """Have the groups below the house made with this controller from now on, and those that are there have it, too."""
     _handed_on.setdefault(host_marker(), set()).add(controller)
     _hand_on(house_of_this_process(), controller)
+
+
+def keep_in_house(controller: str) -> None:
+    """Take back ``hand_on_from_house``, as far as no group there goes by it."""
+    _handed_on.get(host_marker(), set()).discard(controller)
+    with contextlib.suppress(OSError):
+        _write(f"{house_of_this_process()}/cgroup.subtree_control", f"-{controller}")
 
 
 def make_sure() -> None:

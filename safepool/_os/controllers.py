@@ -23,7 +23,14 @@ import threading
 import time
 from collections.abc import Iterator
 
-from safepool._os.control_group import ControlGroup, NoControlGroupError, hand_on_from_house, house_of_this_process
+from safepool._os.control_group import (
+    ControlGroup,
+    NoControlGroupError,
+    hand_on_from_house,
+    house_of_this_process,
+    keep_in_house,
+)
+from safepool._os.features import is_shortage
 from safepool._os.marker import host_marker
 from safepool._os.process_table import command_of, environment_of, has_variable, list_rows, with_descendants
 from safepool._os.process_tree import Leader
@@ -43,6 +50,7 @@ def have_controller(name: str) -> None:
 
     Raises:
         NoControlGroupError: It cannot be had; the message says why. Nothing has changed.
+        OSError: That cannot be found out just now, for want of descriptors or memory.
     """
     house = house_of_this_process()
     base = os.path.dirname(house)
@@ -54,6 +62,8 @@ def have_controller(name: str) -> None:
         except NoControlGroupError:
             raise
         except OSError as error:
+            if is_shortage(error):
+                raise
             raise NoControlGroupError(
                 f"{base} cannot hand on the kernel's {name!r} controller: {error.strerror}"
             ) from error
@@ -79,6 +89,7 @@ def controller_for_a_while(name: str) -> Iterator[None]:
         yield
     finally:
         if not was_handed_on and not os.path.isdir(_aside(house)):
+            keep_in_house(name)  # first: a group cannot take back what one beneath it hands on
             with contextlib.suppress(OSError):  # another group there has come to hand it on
                 _order(base, f"-{name}")
 

@@ -69,8 +69,8 @@ class Guardian:
         self._pid, self._pidfd = 0, -1
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)  # one read is one message
         with theirs:
-            self._link_fd = ours.detach()
-            lifeline.close_in_forked_children(self._link_fd)
+            ours.setblocking(False)  # also for a program that has set a default timeout
+            self._link = ours
             try:
                 with _program(command, variables) as program_fd:
                     self._pid = _start(theirs.fileno(), program_fd, pass_fds, marker)
@@ -87,14 +87,14 @@ class Guardian:
         Raises:
             ChildProcessError: It is dead already.
         """
-        lifeline.arm(self._link_fd, group)
-        if lifeline.has_hung_up(self._link_fd):  # which does not fire any more
+        lifeline.arm(self._link.fileno(), group)
+        if lifeline.has_hung_up(self._link.fileno()):  # which does not fire any more
             raise ChildProcessError(f"the guardian {self.leader.pid} was killed as soon as it had started its worker")
 
     def disarm(self) -> None:
         """The worker is to be ended in an order of ours: from now on do nothing by the kernel's hand."""
-        flags = fcntl.fcntl(self._link_fd, fcntl.F_GETFL)
-        fcntl.fcntl(self._link_fd, fcntl.F_SETFL, flags & ~os.O_ASYNC)
+        flags = fcntl.fcntl(self._link, fcntl.F_GETFL)
+        fcntl.fcntl(self._link, fcntl.F_SETFL, flags & ~os.O_ASYNC)
 
     @property
     def is_alive(self) -> bool:
@@ -105,9 +105,9 @@ class Guardian:
         """Return True once it has said how the worker has ended, or cannot do so any more; never waits."""
         if not self._has_told:
             # First: what it said may have come just before its death. Its end of the link closes a moment before that.
-            is_over = not self.is_alive or lifeline.has_hung_up(self._link_fd)
+            is_over = not self.is_alive or lifeline.has_hung_up(self._link.fileno())
             kind, detail = self._hear(socket.MSG_PEEK)  # left there for every thread that asks, and waits for it
-            if not kind:
+            if kind != "ended":
                 return is_over
             self._status = None if detail == "None" else int(detail)
             self._has_told = True
@@ -121,7 +121,7 @@ class Guardian:
     def open_news(self) -> int:
         """Have it go on, should a task have stopped it; return a descriptor for ``wait_for_news``."""
         self.rouse()
-        return os.dup(self._link_fd)
+        return os.dup(self._link.fileno())
 
     def rouse(self) -> None:
         """Have it go on, should a task have stopped it."""
@@ -136,8 +136,8 @@ class Guardian:
         """
         if not self._is_to_leave:
             self._is_to_leave = True
-            with contextlib.suppress(OSError), _as_socket(self._link_fd) as link:
-                link.shutdown(socket.SHUT_RDWR)  # its end, whoever has a copy: a fork in C copies them all
+            with contextlib.suppress(OSError):
+                self._link.shutdown(socket.SHUT_RDWR)  # its end, whoever has a copy: a fork copies it
             self.rouse()
             self.wake_at = time.monotonic() + _LEAVE_LIMIT
         if process_exit.has_ended(self._pidfd):
@@ -153,16 +153,14 @@ class Guardian:
     @property
     def fds(self) -> list[int]:
         """Descriptors of which one is readable when it has said something, or has left."""
-        return [self._pidfd] if self._is_to_leave else [self._pidfd, self._link_fd]
+        return [self._pidfd] if self._is_to_leave else [self._pidfd, self._link.fileno()]
 
     def release(self) -> None:
         """Reap it, and close everything; wait until it has left, if it has not yet."""
         if self._pidfd >= 0:
             while not self.leave():
                 process_exit.has_ended(self._pidfd, max(0.0, self.wake_at - time.monotonic()))
-        fd, self._link_fd = self._link_fd, -1
-        lifeline.keep_in_forked_children(fd)
-        os.close(fd)
+        self._link.close()
         if self._pidfd >= 0:
             process_exit.reap(self._pidfd)
             pidfd, self._pidfd = self._pidfd, -1
@@ -174,7 +172,7 @@ class Guardian:
                 os.waitpid(self._pid, 0)
 
     def _hear_of_start(self, name: str) -> int:
-        _wait_until_readable(self._link_fd, _START_LIMIT)
+        _wait_until_readable(self._link.fileno(), _START_LIMIT)
         kind, detail = self._hear()
         if kind == "started":
             return int(detail)
@@ -189,8 +187,7 @@ class Guardian:
     def _hear(self, flags: int = 0) -> tuple[str, str]:
         """Return the next that it has said, as kind and detail; nothing if there is nothing."""
         try:
-            with _as_socket(self._link_fd) as link:
-                news = link.recv(_LONGEST_NEWS, flags | socket.MSG_DONTWAIT)
+            news = self._link.recv(_LONGEST_NEWS, flags)
         except OSError:  # EAGAIN; ECONNRESET: it has ended, and had not read something
             return "", ""
         kind, _, detail = news.decode().partition(" ")
@@ -286,16 +283,6 @@ def _wait_until_readable(fd: int, limit: float) -> None:
     poll = select.poll()
     poll.register(fd, select.POLLIN)
     poll.poll(limit * 1000)
-
-
-@contextlib.contextmanager
-def _as_socket(fd: int) -> Iterator[socket.socket]:
-    """Not for longer than a call: a forked child that drops the object closes the number, whosesoever it is by then."""
-    link = socket.socket(fileno=fd)
-    try:
-        yield link
-    finally:
-        link.detach()
 
 
 def _hold(pid: int) -> tuple[int, Leader]:

@@ -102,6 +102,9 @@ def is_exiting(pid: int) -> bool:
 
     With its last descriptor it may give up a gigabyte of shared memory, or what a driver has done for it; on a busy
     machine it waits for its turn. False if there is none, or /proc cannot be read.
+
+    Raises:
+        OSError: There is no descriptor to look with.
     """
     if not has("proc"):
         return False
@@ -109,8 +112,9 @@ def is_exiting(pid: int) -> bool:
         threads = os.listdir(f"/proc/{pid}/task")
     except _ABSENT:
         return False
-    stats = [_read(f"/proc/{pid}/task/{thread}/stat", _STAT_SIZE) for thread in threads]  # nothing of one that is gone
-    return all(int(stat[stat.rindex(b")") + 2 :].split()[6]) & _PF_EXITING for stat in stats if stat)
+    stats = [_read(f"/proc/{pid}/task/{thread}/stat", _STAT_SIZE) for thread in threads]
+    flags = [int(stat[stat.rindex(b")") + 2 :].split()[6]) for stat in stats if stat]  # without threads that are gone
+    return bool(flags) and all(flag & _PF_EXITING for flag in flags)
 
 
 def with_descendants(pids: Iterable[int], rows: Collection[ProcessRow]) -> set[int]:

@@ -547,6 +547,8 @@ def _have_controller(name: str) -> str:
         janitor().ensure()  # first: it undoes the rest in the end, whenever that comes
         have_controller(name)
     except OSError as error:
+        if features.is_shortage(error):
+            raise
         return str(error)
     return ""
 

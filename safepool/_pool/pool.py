@@ -189,7 +189,7 @@ class Pool:
             return  # what is waited for waits for this thread
         self._ensure_end()
         self._is_over.wait()
-        if self._thread is not None:
+        if self._thread is not None and self._thread.ident != threading.get_ident():
             self._thread.join()
         self._delivery.join()
         self._callbacks.join()
@@ -370,8 +370,9 @@ class Pool:
             self._delivery.stop(then=self._callbacks.stop)
             self._room.open()
             self._wakeup.close()  # an executor may be kept for long after its end, but not its descriptors
-            self._thread_id = None  # another thread may get that number
             self._is_over.set()
+            # Now, not before: a finalizer that a collection runs here may ``join``, and must not wait for itself.
+            self._thread_id = None  # another thread may get that number
 
 
 _exiting = False

@@ -14,6 +14,7 @@ from collections.abc import Callable, Sequence
 
 from safepool._os.contained import ContainedProgram
 from safepool._os.control_group import make_sure
+from safepool._os.features import is_shortage
 from safepool._os.janitor import janitor
 from safepool._os.memory import FIRST_LOOK, measure_trees, pause_after
 from safepool._os.process_exit import read_stop, reap_adopted
@@ -63,7 +64,10 @@ def run(command: Sequence[str], limits: Limits, tell: Callable[[str], None], *, 
         try:
             make_sure()  # before signals are blocked: it starts a process of its own
         except OSError as error:
-            tell(f"--strict needs a control group (version 2) that it may divide: {error}. {_REMEDY}")
+            if is_shortage(error):
+                tell(_NOT_STARTED.format(name, error.strerror))
+            else:
+                tell(f"--strict needs a control group (version 2) that it may divide: {error}. {_REMEDY}")
             return _FAILED
     try:
         contained, inbox, foreground = _start(command, tell, is_strict=is_strict)

@@ -54,15 +54,15 @@ def watch(look: Callable[[], Overview], every: float, *, with_trees: bool) -> No
 def _be_stopped() -> None:
     """Stop, as Ctrl-Z asks; return when the terminal is ours again.
 
-    Who is continued in the background would draw over what is in the foreground. To set a terminal's modes from there
-    stops us once more (SIGTTOU, tty_ioctl(4)), as often as need be; where nobody could continue us it is an error.
+    Who is continued in the background would draw over what is in the foreground. To wait from there until a terminal's
+    output is written stops us once more (SIGTTOU, tcdrain(3)), as often as need be, and changes nothing of it, whose
+    modes are the shell's there; where nobody could continue us it is an error.
     """
     signal.raise_signal(signal.SIGTSTP)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTSTP})
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTSTP})
     with contextlib.suppress(termios.error):
-        terminal = sys.stdout.fileno()
-        termios.tcsetattr(terminal, termios.TCSANOW, termios.tcgetattr(terminal))
+        termios.tcdrain(sys.stdout.fileno())
 
 
 def _leave(signum: int, _frame: FrameType | None) -> NoReturn:

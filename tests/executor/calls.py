@@ -182,6 +182,13 @@ def die_holding_memory_in_a_file(size: int) -> NoReturn:
     die_by(signal.SIGKILL)
 
 
+def close_every_descriptor_and_hang(folder: str) -> NoReturn:
+    announce(folder)
+    os.closerange(3, 65536)
+    hang_asleep()
+    raise AssertionError("still alive")
+
+
 def die_or_square(number: int) -> int:
     if number < 0:
         die_by(signal.SIGKILL)

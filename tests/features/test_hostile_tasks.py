@@ -169,6 +169,29 @@ def test_pool_with_room_for_one_thread_but_not_for_two_works_and_leaves_none(mon
     assert set(threading.enumerate()) <= before
 
 
+def test_supervisor_that_a_finalizer_has_wait_for_the_pool_s_end_does_not_wait_for_itself() -> None:
+    """1. The pool is over. 2. Before the thread is, a collection runs there. 3. A finalizer joins the pool."""
+    executor = SafeProcessPoolExecutor(1)
+    pool = executor._pool
+    assert result_of(executor.submit(acts.square, 3)) == 9
+    tell, joined = pool._is_over.set, threading.Event()
+
+    def tell_and_join() -> None:
+        pool.join()
+        tell()
+        pool.join()
+        number, pool._thread_id = pool._thread_id, None
+        pool.join()
+        pool._thread_id = number
+        joined.set()
+
+    pool._is_over.set = tell_and_join
+    executor.shutdown(wait=False)
+
+    assert joined.wait(PATIENCE)
+    pool.join()
+
+
 def test_kill_that_overtakes_a_submit_runs_nothing_any_more(new_pool, gate) -> None:
     """1. ``submit`` finds the pool open. 2. The pool is killed, which takes a while. 3. ``submit`` goes on."""
     pool = new_pool()

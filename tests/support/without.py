@@ -13,6 +13,7 @@ __all__ = ["EXCEPTIONS", "reason_to_leave_out"]
 _ESCAPES = "what has left its worker's group is not found without /proc"
 _CONFIRMED = "that more than the worker itself is gone is not confirmed without /proc"
 _GRACE = "who outlives the worker is not known without /proc, and has nothing of its grace"
+_DYING = "that a worker is on its way to its death is not known without /proc"
 _STRICT = "there is no strict containment without control groups or, for a guardian, /proc, pidfds and F_SETSIG"
 _LIMITS = "limits of memory are refused without /proc, and the kernel's without control groups"
 
@@ -23,6 +24,10 @@ EXCEPTIONS = {
     "executor/test_killing.py::test_kill_ends_what_the_task_started": ("proc", _ESCAPES),
     "executor/test_killing.py::test_shutdown_kill_has_ended_everything_when_it_returns": ("proc", _ESCAPES),
     "executor/test_worker_death.py::test_worker_death_ends_what_the_task_started": ("proc", _ESCAPES),
+    "executor/test_worker_death.py::test_worker_that_takes_its_time_to_die_has_not_closed_its_channel": (
+        "proc",
+        _DYING,
+    ),
     "containment/test_host_killed.py::test_host_that_dies_takes_everything_along": ("proc", _ESCAPES),
     "containment/test_host_settings.py::test_children_of_the_host_keep_their_exit_codes": ("proc", _ESCAPES),
     "containment/test_host_settings.py::test_settings_of_the_host_are_unchanged_by_a_pool_that_ran_and_killed": (

@@ -243,6 +243,28 @@ def test_filter_refuses_that_call_and_no_other():
     assert f"[Errno {errno.ENOSYS}]" in outcome.stderr
 
 
+def test_worker_that_dies_while_there_is_no_descriptor_fails_its_task_alone(make_host):
+    """That its channel has closed is seen, perhaps, before its death is; /proc cannot be asked which it was."""
+    host = make_host(max_workers=1)
+    canary = host.canary()
+    host.open_pool()
+    host.submit("task", "work_then_hang", host.rendezvous.path, "task", "c")
+    worker = host.hold_reported(["task"])["task"]
+    host.tell("limit_descriptors", room=0)
+    host.rendezvous.expect("limited")
+
+    worker.send(signal.SIGKILL)
+
+    outcome = host.outcome("task")
+    assert (outcome["error"], outcome["exitcode"]) == ("WorkerDiedError", -signal.SIGKILL)
+    host.tell("limit_descriptors", room=None)
+    assert works(host)
+    assert canary.alive()
+    host.tell("return")
+    assert host.finish() == 0
+    host.leaves_nothing()
+
+
 @NEEDS_X86
 def test_machine_without_room_for_another_file_cannot_start_a_worker_and_says_so(make_host):
     """ENFILE is the whole machine's, and has no namespace: so it is the answer of a filter, of this host alone."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import signal
+import socket
 import sys
 
 import pytest
@@ -163,6 +164,18 @@ def test_who_waits_for_what_a_guardian_tells_keeps_nobody_else_from_asking(monke
     assert contained.exit_status() is None
     assert was_locked == [False]
     end(contained)
+
+
+def test_whether_it_has_told_is_known_at_once_whatever_the_program_has_set_for_its_sockets(brood: Brood) -> None:
+    socket.setdefaulttimeout(900)
+    try:
+        contained = start(sys.executable, "-I", "-S", "-c", brood.text("say('first'); stay()"))
+        brood.meeting.expect("first")
+        assert contained._guardian is not None
+        assert not contained._guardian.has_told()
+        end(contained)
+    finally:
+        socket.setdefaulttimeout(None)
 
 
 def test_exit_status_is_there_for_everybody_who_asks() -> None:
