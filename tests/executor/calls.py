@@ -182,9 +182,11 @@ def die_holding_memory_in_a_file(size: int) -> NoReturn:
     die_by(signal.SIGKILL)
 
 
-def close_every_descriptor_and_hang(folder: str) -> NoReturn:
-    announce(folder)
-    os.closerange(3, 65536)
+def close_every_socket_and_hang() -> NoReturn:
+    for name in os.listdir("/proc/self/fd"):
+        with contextlib.suppress(OSError):  # the descriptor of the listing itself
+            if os.readlink(f"/proc/self/fd/{name}").startswith("socket:"):
+                os.close(int(name))
     hang_asleep()
     raise AssertionError("still alive")
 

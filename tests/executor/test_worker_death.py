@@ -125,12 +125,12 @@ def test_worker_that_takes_its_time_to_die_has_not_closed_its_channel(
 
 
 def test_worker_that_never_comes_to_its_end_holds_up_its_task_no_longer_than_others(
-    pool: Pool, gate: Gate, monkeypatch: pytest.MonkeyPatch
+    pool: Pool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """1. It exits, and gives up its channel. 2. Something, a driver perhaps, keeps it there, undead."""
     monkeypatch.setattr(contained.ContainedProgram, "is_dying", lambda _: True)
 
-    error = death_of(pool.submit(calls.close_every_descriptor_and_hang, gate.folder))
+    error = death_of(pool.submit(calls.close_every_socket_and_hang))
 
     assert error.exitcode == -signal.SIGKILL
     assert "channel" not in str(error)

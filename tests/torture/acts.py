@@ -255,3 +255,13 @@ def start_as_another(reports, label, command):
 def length_of(size):
     """Make so many bytes."""
     return b"x" * size
+
+
+def hang_holding_memory_in_a_file(reports: str, label: str, size: int) -> None:
+    """Hang with so many bytes that only a descriptor keeps: it takes its time to die."""
+    fd = os.memfd_create("held")
+    piece = bytes(1 << 20)
+    for _ in range(0, size, len(piece)):
+        os.write(fd, piece)
+    report(reports, label)
+    tasks.loop()

@@ -243,26 +243,40 @@ def test_filter_refuses_that_call_and_no_other():
     assert f"[Errno {errno.ENOSYS}]" in outcome.stderr
 
 
-def test_worker_that_dies_while_there_is_no_descriptor_fails_its_task_alone(make_host):
-    """That its channel has closed is seen, perhaps, before its death is; /proc cannot be asked which it was."""
-    host = make_host(max_workers=1)
-    canary = host.canary()
-    host.open_pool()
-    host.submit("task", "work_then_hang", host.rendezvous.path, "task", "c")
-    worker = host.hold_reported(["task"])["task"]
-    host.tell("limit_descriptors", room=0)
-    host.rendezvous.expect("limited")
+WITHOUT_ANY = """
+import os, resource, signal, sys
+from safepool import SafeProcessPoolExecutor
+from torture.acts import hang_holding_memory_in_a_file
 
-    worker.send(signal.SIGKILL)
+if __name__ == "__main__":
+    with SafeProcessPoolExecutor(1) as pool, open(os.open(sys.argv[1], os.O_RDWR), "rb", buffering=0) as reports:
+        future = pool.submit(hang_holding_memory_in_a_file, sys.argv[1], "task", 256 << 20)
+        pid = int(reports.read(1000).split()[1])
+        resource.setrlimit(resource.RLIMIT_NOFILE, (100, 100))
+        taken = []
+        try:
+            while True:
+                taken.append(os.dup(0))
+        except OSError:
+            os.kill(pid, signal.SIGKILL)
+        print(future.exception(60))
+        for fd in taken:
+            os.close(fd)
+        print(pool.submit(abs, -3).result(60))
+"""
 
-    outcome = host.outcome("task")
-    assert (outcome["error"], outcome["exitcode"]) == ("WorkerDiedError", -signal.SIGKILL)
-    host.tell("limit_descriptors", room=None)
-    assert works(host)
-    assert canary.alive()
-    host.tell("return")
-    assert host.finish() == 0
-    host.leaves_nothing()
+
+def test_worker_that_dies_while_there_is_no_descriptor_fails_its_task_alone(tmp_path):
+    """That its channel has closed is seen before its death, which frees memory; /proc cannot be asked which it is."""
+    (tmp_path / "program.py").write_text(WITHOUT_ANY)
+    os.mkfifo(tmp_path / "reports")
+    command = [sys.executable, tmp_path / "program.py", tmp_path / "reports"]
+    variables = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+    outcome = subprocess.run(command, check=False, capture_output=True, text=True, env=variables, timeout=100)
+    error, result = outcome.stdout.splitlines()
+    assert "was ended by SIGKILL while it ran hang_holding_memory_in_a_file" in error
+    assert result == "3"
+    assert outcome.stderr == ""
 
 
 @NEEDS_X86
