@@ -6,7 +6,8 @@ Wrong input is refused with one line on standard error and the exit status 2.
 
 Where nobody is there any more to read what a command writes (EPIPE, since Python ignores SIGPIPE), it ends without a
 word, with the status that a shell shows for a death by SIGPIPE. What cannot be written for another reason is one line,
-and the status 1. Output is flushed here: when the interpreter does it at its exit, it can only complain.
+and the status 1. After Ctrl-C it ends without a word, too, with a shell's status for that. Output is flushed here: when
+the interpreter does it at its exit, it can only complain.
 """
 
 from __future__ import annotations
@@ -46,6 +47,7 @@ class _Parser(argparse.ArgumentParser):
 
 _NOT_WRITTEN = 1
 _NOT_READ = 128 + signal.SIGPIPE
+_INTERRUPTED = 128 + signal.SIGINT
 _OF_WRITING = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EBADF}
 
 
@@ -61,6 +63,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except BrokenPipeError:
         _let_go_of_output()
         return _NOT_READ
+    except KeyboardInterrupt:
+        return _INTERRUPTED
     except OSError as error:
         if error.errno not in _OF_WRITING:
             raise

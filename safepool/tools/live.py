@@ -40,6 +40,7 @@ def watch(look: Callable[[], Overview], every: float, *, with_trees: bool) -> No
     signal.pthread_sigmask(signal.SIG_BLOCK, _AWAITED)  # not handled: no picture is half drawn when one is met
     for signum in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(signum, _leave)
+    _wait_for_foreground()
     live = Live(console=Console(), screen=True, auto_refresh=False, redirect_stdout=False, redirect_stderr=False)
     with contextlib.suppress(KeyboardInterrupt), live:
         while True:
@@ -47,20 +48,20 @@ def watch(look: Callable[[], Overview], every: float, *, with_trees: bool) -> No
             sent = signal.sigtimedwait(_AWAITED, every)
             if sent is not None and sent.si_signo == signal.SIGTSTP:
                 live.stop()
-                _be_stopped()
+                signal.raise_signal(signal.SIGTSTP)
+                signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTSTP})  # here we are stopped
+                signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTSTP})
+                _wait_for_foreground()
                 live.start()
 
 
-def _be_stopped() -> None:
-    """Stop, as Ctrl-Z asks; return when the terminal is ours again.
+def _wait_for_foreground() -> None:
+    """Be stopped as long as the terminal is somebody else's, whom the picture would disturb.
 
-    Who is continued in the background would draw over what is in the foreground. To wait from there until a terminal's
-    output is written stops us once more (SIGTTOU, tcdrain(3)), as often as need be, and changes nothing of it, whose
-    modes are the shell's there; where nobody could continue us it is an error.
+    To wait from the background until a terminal's output is written stops us (SIGTTOU, tcdrain(3)), as often as need
+    be. It changes nothing, as setting modes would: those are the shell's then. Where nobody could continue us it is an
+    error.
     """
-    signal.raise_signal(signal.SIGTSTP)
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTSTP})
-    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTSTP})
     with contextlib.suppress(termios.error):
         termios.tcdrain(sys.stdout.fileno())
 

@@ -5,6 +5,7 @@ The doctor does not complain where one of them is missing, nor both: standard co
 
 from __future__ import annotations
 
+import contextlib
 import os
 
 from safepool._os.control_group import house_of_this_process
@@ -22,13 +23,18 @@ try:
 except OSError as error:
     say("refusal", error.errno)
     sys.exit()
-say("refusal", 0)
-member = os.fork()
-if not member:
-    say("member", os.getpid())
-    stay()
-os.waitpid(member, 0)
-os.rmdir({group!r})
+try:
+    say("refusal", 0)
+    member = os.fork()
+    if not member:
+        try:
+            say("member", os.getpid())
+            stay()
+        finally:
+            os._exit(0)
+    os.waitpid(member, 0)
+finally:
+    os.rmdir({group!r})
 """
 
 # A host with one worker beneath a guardian, and an orphan beside it that has no trace about it: no session, no
@@ -67,6 +73,14 @@ def _cgroup() -> Finding:
     if own is None:
         return Finding(MISSING, "there is no control group of version 2 that this process is in")
     group = os.path.join(own, f"safepool-doctor-{os.getpid()}")
+    try:
+        return _end_by(group, own)
+    finally:
+        with contextlib.suppress(OSError):  # gone, as a rule; left if Ctrl-C has ended its maker
+            os.rmdir(group)
+
+
+def _end_by(group: str, own: str) -> Finding:
     with Program(_GROUP.format(group=group)) as program:
         if refusal := program.hear("refusal")["refusal"]:
             return Finding(MISSING, f"no group can be made in {own}: {os.strerror(refusal)}")

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
 
 import pytest
+
+from safepool import cli
+from safepool.tools import reap
 
 pytestmark = pytest.mark.timeout(120)
 
@@ -99,3 +103,13 @@ def test_help_that_cannot_be_written_is_no_traceback(
 
 def test_command_of_run_may_have_no_output(environment: dict[str, str]) -> None:
     assert write_to(None, ["run", "--", "true"], environment) == (0, "")
+
+
+def test_command_that_ctrl_c_strikes_ends_without_a_word(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(reap, "main", lambda *_: signal.raise_signal(signal.SIGINT))
+
+    assert cli.main(["reap", "--dry-run"]) == 128 + signal.SIGINT
+
+    assert capfd.readouterr() == ("", "")

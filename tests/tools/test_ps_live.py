@@ -6,6 +6,7 @@ import fcntl
 import os
 import re
 import select
+import shlex
 import signal
 import struct
 import subprocess
@@ -261,6 +262,24 @@ def test_watch_that_goes_on_in_the_background_waits_for_the_foreground(
         return STOPPED in "".join(shown)
 
     eventually(has_stopped_again)
+    assert OTHER_SCREEN not in "".join(shown)
+    person.types("fg")
+    assert OTHER_SCREEN in person.sees("Ctrl-C to leave", within=60)
+
+
+def test_watch_that_is_started_in_the_background_waits_for_the_foreground(
+    rich: None, make_program: Callable[[], Program], terminal: dict[str, int], screen: Screen
+) -> None:
+    person = Person(make_program(), terminal, "bash")
+    person.types("TERM=xterm-256color " + shlex.join(WATCH) + " &")
+    shown = [person.is_asked()]
+
+    def has_stopped() -> bool:
+        person.types("")
+        shown.append(person.is_asked())
+        return STOPPED in "".join(shown)
+
+    eventually(has_stopped, within=60)
     assert OTHER_SCREEN not in "".join(shown)
     person.types("fg")
     assert OTHER_SCREEN in person.sees("Ctrl-C to leave", within=60)
