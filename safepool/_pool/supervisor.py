@@ -332,12 +332,14 @@ class Supervisor:
         self._take_from(worker, worker.channel.receive)
         if worker.channel.inflow is Inflow.CLOSED and worker.state is not WorkerState.ENDING:
             self._watch.drop(worker, worker.channel.fileno())
+            if worker.state is WorkerState.LEAVING:
+                return  # as it should; it has until ``exit_timeout`` is over
             # A dying process closes its descriptors before it counts as dead: that is no doing of its own. Nothing more
             # comes from it, so its end begins here, which has patience, and not without limit.
             # (``test_worker_that_takes_its_time_to_die_has_not_closed_its_channel``)
             if worker.contained.is_dying():
                 self._on_death(worker, 0)
-            elif worker.state is not WorkerState.LEAVING:
+            else:
                 worker.verdict = worker.verdict or partial(outcomes.died, "It had closed its channel to the pool.")
                 self._endings.end(worker)
 
