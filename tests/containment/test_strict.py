@@ -165,6 +165,9 @@ def test_daemon_without_a_trace_is_a_leftover_of_its_task(strict, meeting, make_
     pool, gate = strict(1, leftovers="end"), make_gate()
     task = pool.submit(tasks.work_then_wait, meeting.path, "done", gate.path, TRACELESS)
     everybody = hold(meeting.pids(labels_of("done", TRACELESS)), stack)
+    members = members_of_only_worker(pool)
+    present = {handle.pid for handle in everybody.values()}
+    eventually(lambda: members.find(list(list_rows())) == present)  # without those who have only started them
     gate.open()
     assert task.result(60) == everybody["done"].pid
     worker = everybody.pop("done")
