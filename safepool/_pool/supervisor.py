@@ -337,11 +337,11 @@ class Supervisor:
             # A dying process closes its descriptors before it counts as dead: that is no doing of its own. Nothing more
             # comes from it, so its end begins here, which has patience, and not without limit.
             # (``test_worker_that_takes_its_time_to_die_has_not_closed_its_channel``)
-            if worker.contained.is_dying():
-                self._on_death(worker, 0)
-            else:
+            if not worker.contained.is_dying():
                 worker.verdict = worker.verdict or partial(outcomes.died, "It had closed its channel to the pool.")
-                self._endings.end(worker)
+            elif worker.state is WorkerState.STOPPING:
+                return  # whom it leaves in its group has the rest of the grace, once it is dead
+            self._endings.end(worker)
 
     def _on_death(self, worker: Worker, _mask: int) -> None:
         if worker.state is WorkerState.ENDING:

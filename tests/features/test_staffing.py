@@ -108,5 +108,4 @@ def test_worker_that_cannot_be_started_costs_nothing_while_its_error_is_kept(new
 
     assert isinstance(error, WorkerDiedError)
     assert "Resource temporarily unavailable" in str(error)
-    held = [target for target in census.open_files().values() if "safepool-start" in target]
-    assert not held
+    eventually(lambda: not [target for target in census.open_files().values() if "safepool-start" in target])
