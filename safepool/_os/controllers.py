@@ -33,7 +33,7 @@ from safepool._os.control_group import (
 from safepool._os.features import is_shortage
 from safepool._os.marker import host_marker
 from safepool._os.process_table import command_of, environment_of, has_variable, list_rows, with_descendants
-from safepool._os.process_tree import Leader
+from safepool._os.process_tree import host_of_janitor
 
 __all__ = ["controller_for_a_while", "have_controller", "step_back"]
 
@@ -42,7 +42,6 @@ _TRIES = 10  # to move everybody: somebody may fork meanwhile
 _LEAVING = 1.0  # seconds for a host that is dying to leave its group; it takes less than a millisecond
 _PAUSE = 0.002  # seconds between two looks whether it has
 _MOST_SHOWN = 3  # strangers that a message names
-_JANITOR = "safepool._os.janitor_main import main; main("  # and then its host's number and start time
 
 
 def have_controller(name: str) -> None:
@@ -162,17 +161,10 @@ def _strangers_in(base: str) -> set[int]:
         return pid in descendants or has_variable(environment_of(pid), marker)
 
     def is_janitor_of_ours(pid: int) -> bool:  # it is nobody's child, and carries no marker
-        host = _host_of_janitor(command_of(pid))
+        host = host_of_janitor(command_of(pid))
         return host is not None and starts.get(host.pid) == host.start and is_ours(host.pid)
 
     return {pid for pid in _members_of(base) if not is_ours(pid) and not is_janitor_of_ours(pid)}
-
-
-def _host_of_janitor(command: str) -> Leader | None:
-    """Return whose janitor this is, as its command line says: that of this process, or of a task that has a pool."""
-    first, _, rest = command.partition(_JANITOR)[2].partition(", ")
-    second = rest.partition(", ")[0]
-    return Leader(int(first), int(second)) if first.isdecimal() and second.isdecimal() else None
 
 
 def _move_all(source: str, target: str) -> None:

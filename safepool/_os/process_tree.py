@@ -42,7 +42,17 @@ from safepool._os.process_table import (
 )
 from safepool._plain import NamedTuple
 
-__all__ = ["NO_COMMAND", "Leader", "Remains", "TreeEnding", "has_program", "is_cleaner", "is_janitor", "is_there"]
+__all__ = [
+    "NO_COMMAND",
+    "Leader",
+    "Remains",
+    "TreeEnding",
+    "has_program",
+    "host_of_janitor",
+    "is_cleaner",
+    "is_janitor",
+    "is_there",
+]
 
 _CLEANER_GRACE = 2.0  # seconds for clean-up processes to leave by themselves; unlinking takes them milliseconds
 _PATIENCE = 5.0  # seconds for killed processes to die: 4 GB of memory take 0.1 s, an uninterruptible sleep has no limit
@@ -54,6 +64,7 @@ _LONGEST_EXEC = 1.0  # seconds; who shows nothing of itself for longer has made 
 _RETRY = 0.01  # seconds until the next look where there was no room for one
 
 NO_COMMAND = "(a process without a command line)"  # in the middle of an exec, for instance
+_JANITOR = "safepool._os.janitor_main import main"  # its host's number and start time are the first arguments
 _CLEANERS = ("resource_tracker import main", "torch_shm_manager")
 
 
@@ -82,7 +93,14 @@ def is_janitor(command: str) -> bool:
 
     Who only calls itself one is no leftover as long as the worker lives, and ended with it as everybody is.
     """
-    return "safepool._os.janitor_main import main" in command
+    return _JANITOR in command
+
+
+def host_of_janitor(command: str) -> Leader | None:
+    """Return whose janitor this is, as its command line says; None if it is none."""
+    first, _, rest = command.partition(f"{_JANITOR}; main(")[2].partition(", ")
+    second = rest.partition(", ")[0]
+    return Leader(int(first), int(second)) if first.isdecimal() and second.isdecimal() else None
 
 
 class Leader(NamedTuple):

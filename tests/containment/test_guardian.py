@@ -347,8 +347,13 @@ _KEPT_FROM = {
 }
 
 
-def hang_beneath_a_guardian_kept_from(part, pool, meeting, stack, monkeypatch):
-    """As if it slept where no signal reaches it, or somebody beneath it did; return the future, and both to look at."""
+def hang_beneath_a_guardian_kept_from(part, seconds, pool, meeting, stack, monkeypatch):
+    """As if it slept where no signal reaches it, or somebody beneath it did; return the future, and both to look at.
+
+    It has so many seconds to tell, and to leave.
+    """
+    for limit in ("_TOLD_LIMIT", "_LEAVE_LIMIT"):
+        monkeypatch.setattr(guardian_module, limit, seconds)
     with monkeypatch.context() as fault:
         fault.setattr(guardian_module, "_PROGRAM", _KEPT_FROM[part] + guardian_module._PROGRAM)
         hung = pool.submit(tasks.work_then_hang, meeting.path, "hung", "c")
@@ -360,10 +365,8 @@ def hang_beneath_a_guardian_kept_from(part, pool, meeting, stack, monkeypatch):
 
 @pytest.mark.parametrize("part", ["telling", "leaving"])
 def test_guardian_that_does_not_do_its_part_holds_up_no_other_worker(strict, meeting, stack, monkeypatch, part):
-    for limit in ("_TOLD_LIMIT", "_LEAVE_LIMIT"):
-        monkeypatch.setattr(guardian_module, limit, 900.0)
     pool = strict(2)
-    hung, worker, guardian = hang_beneath_a_guardian_kept_from(part, pool, meeting, stack, monkeypatch)
+    hung, worker, guardian = hang_beneath_a_guardian_kept_from(part, 900.0, pool, meeting, stack, monkeypatch)
     assert hung.kill()
     gone({"worker": worker})
 
@@ -379,10 +382,8 @@ def test_guardian_that_does_not_do_its_part_holds_up_no_other_worker(strict, mee
 
 @pytest.mark.parametrize("part", ["telling", "leaving"])
 def test_guardian_that_does_not_do_its_part_is_gone_when_its_pool_is(strict, meeting, stack, monkeypatch, part):
-    for limit in ("_TOLD_LIMIT", "_LEAVE_LIMIT"):
-        monkeypatch.setattr(guardian_module, limit, 0.2)
     pool = strict(1)
-    hung, worker, guardian = hang_beneath_a_guardian_kept_from(part, pool, meeting, stack, monkeypatch)
+    hung, worker, guardian = hang_beneath_a_guardian_kept_from(part, 0.2, pool, meeting, stack, monkeypatch)
     pool.shutdown(kill=True)
     assert not worker.alive()
     assert not guardian.alive()
