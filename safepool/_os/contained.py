@@ -246,7 +246,10 @@ class ContainedProcess(ContainedProgram):
         return super().end_tree()
 
     def end_descendants(self, spared: Iterable[int]) -> TreeEnding:
-        """Return what ends everything beneath the process, but not itself, nor those and what descends from them."""
+        """Return what ends everything beneath the process, but not itself, nor those and what descends from them.
+
+        Nor those that help it: who cleans up after it, and the janitor of what it has contained itself.
+        """
         return TreeEnding(
             [self._leader],
             f"{self.marker}=".encode(),
@@ -256,6 +259,7 @@ class ContainedProcess(ContainedProgram):
             group=self._group,
             guardian=self._guardian.leader if self._guardian else None,
             spares_sessions=self._spares_sessions,
+            spares_helpers=True,
         )
 
     def release(self) -> None:

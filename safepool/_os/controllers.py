@@ -23,6 +23,7 @@ import threading
 import time
 from collections.abc import Iterator
 
+from safepool._os.command_line import host_of_janitor
 from safepool._os.control_group import (
     ControlGroup,
     NoControlGroupError,
@@ -33,7 +34,6 @@ from safepool._os.control_group import (
 from safepool._os.features import is_shortage
 from safepool._os.marker import host_marker
 from safepool._os.process_table import command_of, environment_of, has_variable, list_rows, with_descendants
-from safepool._os.process_tree import host_of_janitor
 
 __all__ = ["controller_for_a_while", "have_controller", "step_back"]
 
@@ -161,8 +161,8 @@ def _strangers_in(base: str) -> set[int]:
         return pid in descendants or has_variable(environment_of(pid), marker)
 
     def is_janitor_of_ours(pid: int) -> bool:  # it is nobody's child, and carries no marker
-        host = host_of_janitor(command_of(pid))
-        return host is not None and starts.get(host.pid) == host.start and is_ours(host.pid)
+        host, start = host_of_janitor(command_of(pid)) or (0, 0)
+        return starts.get(host) == start and is_ours(host)
 
     return {pid for pid in _members_of(base) if not is_ours(pid) and not is_janitor_of_ours(pid)}
 

@@ -23,6 +23,7 @@ __all__ = [
     "ProcessRow",
     "command_of",
     "environment_of",
+    "has_program",
     "has_variable",
     "have_one_memory",
     "highest_size_of",
@@ -115,6 +116,17 @@ def is_exiting(pid: int) -> bool:
     stats = [_read(f"/proc/{pid}/task/{thread}/stat", _STAT_SIZE) for thread in threads]
     flags = [int(stat[stat.rindex(b")") + 2 :].split()[6]) for stat in stats if stat]  # without threads that are gone
     return bool(flags) and all(flag & _PF_EXITING for flag in flags)
+
+
+def has_program(pid: int) -> bool:
+    """Return True unless this is a thread of the kernel, or nobody we may look at."""
+    if not has("proc"):
+        return False
+    try:
+        os.readlink(f"/proc/{pid}/exe")
+    except OSError:
+        return False
+    return True
 
 
 def with_descendants(pids: Iterable[int], rows: Collection[ProcessRow]) -> set[int]:

@@ -29,30 +29,22 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 
 from safepool._os import process_exit
+from safepool._os.command_line import NO_COMMAND, is_cleaner, is_helper
 from safepool._os.control_group import ControlGroup
-from safepool._os.features import has
 from safepool._os.process_table import (
     ProcessRow,
     command_of,
     environment_of,
+    has_program,
     has_variable,
+    is_exiting,
     list_pids,
     read_row,
     with_descendants,
 )
 from safepool._plain import NamedTuple
 
-__all__ = [
-    "NO_COMMAND",
-    "Leader",
-    "Remains",
-    "TreeEnding",
-    "has_program",
-    "host_of_janitor",
-    "is_cleaner",
-    "is_janitor",
-    "is_there",
-]
+__all__ = ["Leader", "Remains", "TreeEnding", "is_there"]
 
 _CLEANER_GRACE = 2.0  # seconds for clean-up processes to leave by themselves; unlinking takes them milliseconds
 _PATIENCE = 5.0  # seconds for killed processes to die: 4 GB of memory take 0.1 s, an uninterruptible sleep has no limit
@@ -62,45 +54,6 @@ _QUIET = 0.005  # seconds of the same: longer than a process waits for its turn 
 _MOST_HELD = 128  # descriptors; a larger tree is ended in turns
 _LONGEST_EXEC = 1.0  # seconds; who shows nothing of itself for longer has made itself so
 _RETRY = 0.01  # seconds until the next look where there was no room for one
-
-NO_COMMAND = "(a process without a command line)"  # in the middle of an exec, for instance
-_JANITOR = "safepool._os.janitor_main import main"  # its host's number and start time are the first arguments
-_CLEANERS = ("resource_tracker import main", "torch_shm_manager")
-
-
-def has_program(pid: int) -> bool:
-    """Return True unless this is a thread of the kernel, or nobody we may look at."""
-    if not has("proc"):
-        return False
-    try:
-        os.readlink(f"/proc/{pid}/exe")
-    except OSError:
-        return False
-    return True
-
-
-def is_cleaner(command: str) -> bool:
-    """Return True for the command line of a process that cleans up after others, and then leaves by itself.
-
-    Nothing that can be seen of one is out of reach for a task that wants to pass for it. So what is gained by that has
-    an end: a grace when the tree is ended, and to be no leftover as long as the worker lives.
-    """
-    return any(cleaner in command for cleaner in _CLEANERS)
-
-
-def is_janitor(command: str) -> bool:
-    """Return True for the command line of a janitor: it stays as long as its host does, and leaves after it.
-
-    Who only calls itself one is no leftover as long as the worker lives, and ended with it as everybody is.
-    """
-    return _JANITOR in command
-
-
-def host_of_janitor(command: str) -> Leader | None:
-    """Return whose janitor this is, as its command line says; None if it is none."""
-    first, _, rest = command.partition(f"{_JANITOR}; main(")[2].partition(", ")
-    second = rest.partition(", ")[0]
-    return Leader(int(first), int(second)) if first.isdecimal() and second.isdecimal() else None
 
 
 class Leader(NamedTuple):
@@ -142,6 +95,7 @@ class TreeEnding:
             It is frozen and killed as a whole, unless a leader is spared.
         guardian: The process to which the tree's orphans come: it is no member, and whoever descends from it is.
         spares_sessions: Whoever is in another session than a leader is left alone: nobody gets there but by making one.
+        spares_helpers: Whoever cleans up, or is a janitor, is left alone: not who is one now, but when it is come upon.
     """
 
     def __init__(
@@ -155,6 +109,7 @@ class TreeEnding:
         group: ControlGroup | None = None,
         guardian: Leader | None = None,
         spares_sessions: bool = False,
+        spares_helpers: bool = False,
     ) -> None:
         self._group = group
         self._guardian = guardian
@@ -168,6 +123,7 @@ class TreeEnding:
         self._spared = spared | {0, 1, os.getpid(), os.getppid()}
         self._spared_trees = spared_trees
         self._spares_sessions = spares_sessions
+        self._spares_helpers = spares_helpers
         first = min((leader.start for leader in self._leaders.values()), default=0)
         self._since = first if since is None else since
         self._held: dict[int, _Held] = {}  # by pid: everybody found and not yet seen dead
@@ -291,15 +247,20 @@ class TreeEnding:
 
     def _seize(self, row: ProcessRow) -> None:
         """Hold the process by a pidfd, and freeze it; clean-up processes are left running."""
-        is_new = (row.pid, row.start) not in self._seen
-        self._seen.add((row.pid, row.start))
         pidfd = self._open(row)
         if pidfd is None:
+            self._seen.add((row.pid, row.start))
             return
         try:
             command = command_of(row.pid)
         except OSError:  # the last descriptor went into the pidfd
             command = ""
+        if self._spares_helpers and self._may_be_helper(row, command):
+            if pidfd >= 0:
+                os.close(pidfd)
+            return
+        is_new = (row.pid, row.start) not in self._seen
+        self._seen.add((row.pid, row.start))
         if is_new and row.pid not in self._leaders:
             self.ended.append(Remains(row.pid, command or NO_COMMAND))
         cleans_up = is_cleaner(command) and not self._has_had_grace
@@ -309,6 +270,19 @@ class TreeEnding:
         self._held[row.pid] = _Held(pidfd, cleans_up)
         if not cleans_up:
             process_exit.send_signal(pidfd, signal.SIGSTOP)
+
+    def _may_be_helper(self, row: ProcessRow, command: str) -> bool:
+        """Return True for a helper, for who leaves as it is, and for who does not show itself: it is to do that first.
+
+        A janitor that is being started is no janitor yet, then one that leaves, and its child is the janitor.
+        """
+        if command or not has_program(row.pid) or time.monotonic() >= self._unknown_until:
+            return is_helper(command)
+        with contextlib.suppress(OSError):  # no descriptor to look with
+            if is_exiting(row.pid):
+                return True
+        self._unknown.add(row.pid)
+        return True
 
     def _open(self, row: ProcessRow) -> int | None:
         """Return a pidfd, -1 if there is no room for one, or None if the process is gone or its number another's."""

@@ -12,8 +12,8 @@ import logging
 import warnings
 from typing import Literal
 
-from safepool._os.process_table import ProcessRow, command_of, is_alive, list_rows, with_descendants
-from safepool._os.process_tree import NO_COMMAND, is_cleaner, is_janitor
+from safepool._os.command_line import NO_COMMAND, is_helper
+from safepool._os.process_table import ProcessRow, command_of, is_alive, is_exiting, list_rows, with_descendants
 from safepool._pool.task import Task
 from safepool._pool.worker import Worker
 from safepool.errors import EndedProcess, LeftoverWarning
@@ -34,21 +34,25 @@ def note_residents(worker: Worker, policy: str) -> None:
 
 
 def find(worker: Worker, policy: str) -> tuple[tuple[EndedProcess, ...], set[int]]:
-    """Return what the task has left behind, and who else is beneath the worker; each leftover is found once."""
+    """Return what the task has left behind, each once; and whose trees are to be spared when that is ended.
+
+    Who is at its own end just now, and shows no command line any more, has not been left running. It may be that a
+    janitor is being started: that forks, and leaves.
+    """
     if policy == "keep":
         return (), set()
     try:
         rows, members = _look(worker)
         residents = {row.pid for row in rows if (row.pid, row.start) in worker.residents} - {worker.contained.pid}
         spared = with_descendants(residents, rows)
-        commands = {pid: command_of(pid) for pid in members - spared - {worker.contained.pid} if is_alive(pid)}
+        younger = members - spared - {worker.contained.pid}
+        commands = {pid: command for pid in younger if (command := command_of(pid)) or _is_running(pid)}
     except OSError:  # no descriptor to read /proc with: the end of the worker finds them
         return (), set()
-    spared |= {pid for pid, command in commands.items() if is_cleaner(command) or is_janitor(command)}
     if policy == "warn":
         worker.residents |= {(row.pid, row.start) for row in rows if row.pid in commands}
-    left = ((pid, command or NO_COMMAND) for pid, command in commands.items() if pid not in spared)
-    return tuple(EndedProcess(pid, command) for pid, command in left), spared
+    left = {pid: command or NO_COMMAND for pid, command in commands.items() if not is_helper(command)}
+    return tuple(EndedProcess(pid, command) for pid, command in left.items()), spared
 
 
 def warn(task: Task) -> None:
@@ -60,6 +64,10 @@ def warn(task: Task) -> None:
             warnings.warn(message, LeftoverWarning, stacklevel=2)
         except Exception:  # an error by the program's filter, or what showing it raised: neither is the task's outcome
             _log.warning(message)
+
+
+def _is_running(pid: int) -> bool:
+    return is_alive(pid) and not is_exiting(pid)
 
 
 def _look(worker: Worker) -> tuple[list[ProcessRow], set[int]]:

@@ -19,18 +19,19 @@ import signal
 import time
 from types import TracebackType
 
+from safepool._os.command_line import NO_COMMAND, is_helper
 from safepool._os.marker import host_marker
 from safepool._os.process_exit import has_ended, open_pidfd, send_signal
 from safepool._os.process_table import (
     ProcessRow,
     command_of,
     environment_of,
+    has_program,
     has_variable,
     list_rows,
     read_row,
     with_descendants,
 )
-from safepool._os.process_tree import NO_COMMAND, has_program, is_cleaner, is_janitor
 from safepool._pool.door import check_proc, check_seconds
 from safepool.errors import EndedProcess, LeakError
 
@@ -112,7 +113,7 @@ class NoLeaks:
         commands = {row.pid: command_of(row.pid) for row in fresh}
         marked = {pid for pid, environment in environments.items() if has_variable(environment, marker)}
         ours = with_descendants({os.getpid(), *marked}, rows) - {os.getpid()}
-        left = [row for row in fresh if row.pid in ours and not _is_to_stay(commands[row.pid])]
+        left = [row for row in fresh if row.pid in ours and not is_helper(commands[row.pid])]
         blank = [row for row in fresh if not environments[row.pid] and not commands[row.pid] and has_program(row.pid)]
         return left, blank
 
@@ -139,11 +140,6 @@ class NoLeaks:
         finally:
             for pidfd in held:
                 os.close(pidfd)
-
-
-def _is_to_stay(command: str) -> bool:
-    """Return True for who leaves with this process; a janitor is its child where it adopts orphans, as process 1."""
-    return is_cleaner(command) or is_janitor(command)
 
 
 def _hold(row: ProcessRow) -> int | None:

@@ -19,9 +19,10 @@ from __future__ import annotations
 
 import os
 
+from safepool._os.command_line import NO_COMMAND
 from safepool._os.origin import Fate, Origin
 from safepool._os.process_table import ProcessRow, command_of, read_row, with_descendants
-from safepool._os.process_tree import NO_COMMAND, Leader, TreeEnding
+from safepool._os.process_tree import Leader, TreeEnding
 from safepool._plain import NamedTuple, dataclass
 from safepool.tools.marked import Scan, scan
 

@@ -16,9 +16,10 @@ import time
 
 import psutil
 
+from safepool._os.command_line import NO_COMMAND
 from safepool._os.origin import Fate
 from safepool._os.process_table import ProcessRow, command_of, with_descendants
-from safepool._os.process_tree import NO_COMMAND, Leader
+from safepool._os.process_tree import Leader
 from safepool._plain import dataclass
 from safepool._pool.worker import RUNNING, WorkerState
 from safepool._worker.record import NAME, Words, read_words

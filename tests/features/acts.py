@@ -231,6 +231,35 @@ def leave_named(words: str) -> int:
     return left[-1].pid
 
 
+def leave_holding(size: int) -> int:
+    """Leave a process running whose last descriptor frees so many bytes; return its pid."""
+    held = os.memfd_create("held")
+    piece = memoryview(bytes(1 << 20))
+    while size > 0:
+        size -= os.write(held, piece[:size])
+    left.append(subprocess.Popen(["sleep", "900"], stdin=subprocess.DEVNULL, pass_fds=(held,)))
+    os.close(held)
+    return left[-1].pid
+
+
+def leave_one_that_starts_a_named(folder: str, words: str) -> int:
+    """Leave a process running that passes the gate, and then leaves another one with these words; return its pid."""
+    program = """
+import os, subprocess, sys
+from contract.gate import announce, pass_gate
+pass_gate(sys.argv[1], None)
+command = [sys.executable, "-I", "-S", "-c", os.environ["NAMED"]]  # these words are not to stand in our own
+named = subprocess.Popen(command, stdin=subprocess.DEVNULL, start_new_session=True)
+announce(sys.argv[1], named.pid)
+named.wait()
+"""
+    named = f"# {words}\nimport time\ntime.sleep(900)"
+    command = [sys.executable, "-c", program, folder]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "NAMED": named}
+    left.append(subprocess.Popen(command, stdin=subprocess.DEVNULL, env=environment))
+    return left[-1].pid
+
+
 left: list[subprocess.Popen[bytes]] = []  # a Popen that is collected while its child runs would warn
 
 

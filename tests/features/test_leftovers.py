@@ -17,6 +17,7 @@ from features import acts
 from safepool import ContainmentError, LeftoverWarning
 from safepool._os import process_table
 from safepool._os.process_tree import TreeEnding
+from safepool._pool import leftovers
 from safepool._pool.worker import WorkerState
 
 EITHER = pytest.mark.parametrize("new_session", [False, True], ids=["same session", "own session"])
@@ -74,6 +75,61 @@ def test_one_that_calls_itself_a_helper_is_no_leftover_and_gone_with_its_worker(
     assert future.leftovers == ()
     pool.shutdown()
     assert is_gone(named)
+
+
+@pytest.mark.parametrize("policy", ["warn", "end"])
+@pytest.mark.parametrize("size", [0, 256 << 20], ids=["dead", "giving up its descriptors"])
+def test_process_that_ends_by_itself_just_then_is_no_leftover(
+    new_pool, monkeypatch: pytest.MonkeyPatch, policy, size
+) -> None:
+    """1. It is listed. 2. It comes to its end: its command line goes before its life. 3. It is asked for that."""
+    pool = new_pool(leftovers=policy)
+    asked: list[tuple[int, bool]] = []
+
+    def command_after_the_end(pid: int) -> str:
+        os.kill(pid, signal.SIGKILL)
+        while command := process_table.command_of(pid):
+            continue
+        if not size:
+            eventually(lambda: not process_table.is_alive(pid))
+        asked.append((pid, process_table.is_alive(pid)))
+        return command
+
+    monkeypatch.setattr(leftovers, "command_of", command_after_the_end)
+    future = pool.submit(acts.leave_holding, size)
+    ended = result_of(future)
+
+    assert asked == [(ended, size > 0)]
+    assert future.leftovers == ()
+    assert result_of(pool.submit(acts.square, 3)) == 9
+
+
+@pytest.mark.parametrize("words", ["resource_tracker import main", "safepool._os.janitor_main import main"])
+def test_helper_that_comes_while_leftovers_are_ended_is_spared(
+    new_pool, gate, monkeypatch: pytest.MonkeyPatch, words
+) -> None:
+    """1. Leftovers are looked for. 2. One of them starts a helper, as one that is being started itself does."""
+    pool = new_pool(leftovers="end")
+    arrived: list[int] = []
+    begin = TreeEnding.begin
+
+    def begin_after_that(ending: TreeEnding) -> None:
+        if not arrived:
+            arrived.extend(gate.wait_until_arrived())
+            gate.let_through()
+            arrived.extend(gate.wait_until_arrived())
+        begin(ending)
+
+    monkeypatch.setattr(TreeEnding, "begin", begin_after_that)
+    future = pool.submit(acts.leave_one_that_starts_a_named, gate.folder, words)
+
+    starter = result_of(future)
+    assert [process.pid for process in future.leftovers] == [starter]
+    assert arrived[0] == starter
+    assert is_gone(starter)
+    assert not is_gone(arrived[1])
+    pool.shutdown()
+    assert is_gone(arrived[1])
 
 
 def test_what_the_initializer_has_started_is_spared(new_pool, gate) -> None:

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from safepool._os import process_exit, process_tree
+from safepool._os.command_line import NO_COMMAND
 from safepool._os.process_table import read_row
 from safepool._os.process_tree import Leader, TreeEnding
 from support import census
@@ -318,6 +319,62 @@ def test_stranger_that_shows_nothing_of_itself_is_not_looked_at_for_ever(
 
     assert looks[0] > 2
     assert stranger.alive()
+
+
+_NAMED = """
+words = "# safepool._os.janitor_main " + "import main"  # not to be found in our own command line, nor a fork's
+run(*python(words + chr(10) + sys.argv[1]), start_new_session=True)
+leave("plain", os.setsid)
+say("leader")
+stay()
+"""
+
+
+@pytest.mark.parametrize("hidden", [0.0, 0.2], ids=["shown", "after its exec"])
+def test_helper_is_spared_when_it_shows_itself_and_everybody_else_is_ended(
+    brood: Brood, monkeypatch: pytest.MonkeyPatch, hidden: float
+) -> None:
+    tree = Tree(brood, _NAMED, brood.text("say('helper'); stay()"))
+    handles = brood.hold("helper", "plain", "leader")
+    _hide_environment_of(handles["helper"].pid, monkeypatch, seconds=hidden)
+    looks = _hide_environment_of(handles["plain"].pid, monkeypatch, seconds=hidden)
+
+    ending = TreeEnding(
+        [tree.leader],
+        f"{tree.marker}=".encode(),
+        lambda *_: True,
+        spared=frozenset({tree.process.pid}),
+        spares_helpers=True,
+    )
+    ending.run()
+
+    assert looks[0] > 2 or not hidden
+    assert handles["helper"].alive()
+    assert handles["leader"].alive()
+    assert not handles["plain"].alive()
+    (ended,) = ending.ended
+    assert ended.pid == handles["plain"].pid
+    assert "say(label)" in ended.command
+
+
+def test_one_that_never_shows_whether_it_is_a_helper_is_none(brood: Brood, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(process_tree, "_LONGEST_EXEC", 0.05)
+    tree = Tree(brood, "leave('plain'); say('leader'); stay()")
+    plain = brood.hold("plain", "leader")["plain"]
+    looks = _hide_environment_of(plain.pid, monkeypatch, seconds=60)
+
+    ending = TreeEnding(
+        [tree.leader],
+        f"{tree.marker}=".encode(),
+        lambda *_: True,
+        spared=frozenset({tree.process.pid}),
+        spares_helpers=True,
+    )
+    ending.run()
+
+    assert looks[0] > 2
+    assert not plain.alive()
+    assert ending.ended == [(plain.pid, NO_COMMAND)]
 
 
 def _hide_environment_of(pid: int, monkeypatch: pytest.MonkeyPatch, seconds: float) -> list[int]:

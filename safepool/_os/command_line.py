@@ -1,0 +1,33 @@
+"""What a process's command line says of its part: does it clean up after others, or is it a janitor?
+
+Nothing that can be seen of one is out of reach for a task that wants to pass for it. So what is gained by that has an
+end: to be no leftover as long as the worker lives, and a grace when its tree is ended.
+"""
+
+from __future__ import annotations
+
+__all__ = ["NO_COMMAND", "host_of_janitor", "is_cleaner", "is_helper"]
+
+NO_COMMAND = "(a process without a command line)"  # in the middle of an exec, for instance
+_JANITOR = "safepool._os.janitor_main import main"  # its host's number and start time are the first arguments
+_CLEANERS = ("resource_tracker import main", "torch_shm_manager")
+
+
+def is_cleaner(command: str) -> bool:
+    """Return True for a process that cleans up after others, and leaves by itself when the last of them is gone."""
+    return any(cleaner in command for cleaner in _CLEANERS)
+
+
+def is_helper(command: str) -> bool:
+    """Return True for one that is no task's work: it cleans up, or is the janitor of a pool that a task has made.
+
+    Either serves its worker as long as that lives, and leaves after it.
+    """
+    return is_cleaner(command) or _JANITOR in command
+
+
+def host_of_janitor(command: str) -> tuple[int, int] | None:
+    """Return whose janitor this is, by number and start time, as its command line says; None if it is none."""
+    first, _, rest = command.partition(f"{_JANITOR}; main(")[2].partition(", ")
+    second = rest.partition(", ")[0]
+    return (int(first), int(second)) if first.isdecimal() and second.isdecimal() else None
