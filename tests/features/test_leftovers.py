@@ -84,23 +84,29 @@ def test_process_that_ends_by_itself_just_then_is_no_leftover(
 ) -> None:
     """1. It is listed. 2. It comes to its end: its command line goes before its life. 3. It is asked for that."""
     pool = new_pool(leftovers=policy)
-    asked: list[tuple[int, bool]] = []
+    met: dict[int, bool] = {}  # whether it was alive still, by number
 
     def command_after_the_end(pid: int) -> str:
+        if pid in met:  # an earlier one, which is not dead as yet
+            return ""
+        eventually(lambda: process_table.command_of(pid))  # its exec is over
         os.kill(pid, signal.SIGKILL)
         while command := process_table.command_of(pid):
             continue
         if not size:
             eventually(lambda: not process_table.is_alive(pid))
-        asked.append((pid, process_table.is_alive(pid)))
+        met[pid] = process_table.is_alive(pid)
         return command
 
     monkeypatch.setattr(leftovers, "command_of", command_after_the_end)
-    future = pool.submit(acts.leave_holding, size)
-    ended = result_of(future)
+    for _ in range(20):  # on a busy machine it may be dead before we have our turn
+        future = pool.submit(acts.leave_holding, size)
+        ended = result_of(future)
+        assert future.leftovers == ()
+        if met[ended] is (size > 0):
+            break
 
-    assert asked == [(ended, size > 0)]
-    assert future.leftovers == ()
+    assert met[ended] is (size > 0)
     assert result_of(pool.submit(acts.square, 3)) == 9
 
 
