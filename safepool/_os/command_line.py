@@ -1,4 +1,4 @@
-"""What a process's command line says of its part: does it clean up after others, or is it a janitor?
+"""What a process's command line says of its part: does it clean up after others, is it a janitor, or a guardian?
 
 Nothing that can be seen of one is out of reach for a task that wants to pass for it. So what is gained by that has an
 end: to be no leftover as long as the worker lives, and a grace when its tree is ended.
@@ -6,10 +6,11 @@ end: to be no leftover as long as the worker lives, and a grace when its tree is
 
 from __future__ import annotations
 
-__all__ = ["NO_COMMAND", "host_of_janitor", "is_cleaner", "is_helper"]
+__all__ = ["NO_COMMAND", "host_of_guardian", "host_of_janitor", "is_cleaner", "is_helper"]
 
 NO_COMMAND = "(a process without a command line)"  # in the middle of an exec, for instance
 _JANITOR = "safepool._os.janitor_main import main"  # its host's number and start time are the first arguments
+_GUARDIAN = "safepool._os.guardian_main import main"  # its host's number is the first argument
 _CLEANERS = ("resource_tracker import main", "torch_shm_manager")
 
 
@@ -28,6 +29,17 @@ def is_helper(command: str) -> bool:
 
 def host_of_janitor(command: str) -> tuple[int, int] | None:
     """Return whose janitor this is, by number and start time, as its command line says; None if it is none."""
-    first, _, rest = command.partition(f"{_JANITOR}; main(")[2].partition(", ")
-    second = rest.partition(", ")[0]
+    first, second = _arguments_of(_JANITOR, command)
     return (int(first), int(second)) if first.isdecimal() and second.isdecimal() else None
+
+
+def host_of_guardian(command: str) -> int | None:
+    """Return the number of the host whose guardian this is, as its command line says; None if it is none."""
+    first, _ = _arguments_of(_GUARDIAN, command)
+    return int(first) if first.isdecimal() else None
+
+
+def _arguments_of(program: str, command: str) -> tuple[str, str]:
+    """Return the first two arguments with which a program of ours was started; nothing if this is not that one."""
+    first, _, rest = command.partition(f"{program}; main(")[2].partition(", ")
+    return first, rest.partition(", ")[0]

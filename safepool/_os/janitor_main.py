@@ -17,10 +17,11 @@ import select
 import signal
 
 from safepool._os import process_exit
+from safepool._os.command_line import host_of_guardian
 from safepool._os.control_group import end_house
 from safepool._os.controllers import step_back
 from safepool._os.features import has
-from safepool._os.process_table import read_row
+from safepool._os.process_table import command_of, read_row
 from safepool._os.process_tree import Leader, TreeEnding
 from safepool._os.register import read_house, read_leaders
 
@@ -42,8 +43,11 @@ def main(host: int, host_start: int, marker: str, register_fd: int, life_fd: int
     house = read_house(register_fd)
     if house:
         end_house(house)
+    leaders = read_leaders(register_fd)
+    _rouse_guardians_of(leaders)
     # Whoever escaped may be older than every tree that is still on the register, but not than the host.
-    TreeEnding(read_leaders(register_fd), f"{marker}_".encode(), _signal_group, since=host_start).run()
+    TreeEnding(leaders, f"{marker}_".encode(), _signal_group, since=host_start).run()
+    _rouse_guardians_of(leaders)  # of those who might stop them the most are gone now
     sparing = read_leaders(register_fd, sparing=True)
     if sparing:
         TreeEnding(sparing, b"", _signal_group, spares_sessions=True).run()
@@ -61,6 +65,21 @@ def _wait_for_end_of(host: int, host_start: int, life_fd: int) -> None:
     poll.register(life_fd, select.POLLIN)
     poll.register(pidfd, select.POLLIN)
     poll.poll()
+
+
+def _rouse_guardians_of(leaders: list[Leader]) -> None:
+    """Have guardians go on that a task has stopped: those whom they have taken on may carry no trace for us to follow.
+
+    A worker's corpse lies beneath its guardian until that leaves. A guardian that runs is not disturbed by it.
+    """
+    for leader in leaders:
+        row = read_row(leader.pid)
+        if row is None or row.start != leader.start or host_of_guardian(command_of(row.parent)) is None:
+            continue
+        pidfd = process_exit.open_pidfd(row.parent)
+        if pidfd is not None:
+            process_exit.send_signal(pidfd, signal.SIGCONT)
+            os.close(pidfd)
 
 
 def _signal_group(leader: Leader, signum: int) -> bool:

@@ -17,7 +17,7 @@ from support.descendants import KINDS, TRACELESS
 from support.eventually import eventually
 from support.halves import guardian_of, launcher_for, take
 from support.handles import Handle, gone, hold, none_alive
-from support.scenes import hang_everywhere, hold_janitor, labels_of, strike
+from support.scenes import hang_everywhere, hold_janitor, labels_of, stop_guardians, strike
 
 pytestmark = pytest.mark.timeout(120)
 
@@ -209,6 +209,19 @@ def test_host_that_is_sigkilled_while_its_janitor_is_stopped_leaves_nothing(make
     strike(host, "SIGKILL")
     gone(everybody)
     janitor.send(signal.SIGCONT)
+    host.leaves_nothing()
+    assert canary.alive()
+
+
+def test_guardian_that_is_stopped_when_its_host_dies_is_continued(make_strict_host):
+    host = make_strict_host(max_workers=2)
+    canary = host.canary()
+    host.open_pool()
+    everybody = hang_everywhere(host, "c", leave=EVERYBODY)
+    guardians = stop_guardians(host, everybody)
+    strike(host, "SIGKILL")
+    gone(everybody)
+    gone(guardians)
     host.leaves_nothing()
     assert canary.alive()
 

@@ -3,16 +3,26 @@
 from __future__ import annotations
 
 import signal
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from support import census
 from support.descendants import KINDS
 from support.eventually import eventually
+from support.halves import guardian_of
 from support.handles import Handle, gone
 from support.hosts import Host
 from support.proofs import new_counter, prove
 
-__all__ = ["STATUS", "hang_everywhere", "hold_janitor", "host_dies", "labels_of", "strike", "workers_of"]
+__all__ = [
+    "STATUS",
+    "hang_everywhere",
+    "hold_janitor",
+    "host_dies",
+    "labels_of",
+    "stop_guardians",
+    "strike",
+    "workers_of",
+]
 
 # How a host ends by each death, as subprocess tells it.
 STATUS = {
@@ -57,6 +67,16 @@ def hold_janitor(host: Host) -> Handle:
     found = eventually(settled)
     assert len(found) == 1, found
     return host.hold({"janitor": found[0].pid})["janitor"]
+
+
+def stop_guardians(host: Host, everybody: Mapping[str, Handle]) -> dict[str, Handle]:
+    """Stop the guardians of those who are workers, whose names have no dot in them; return the guardians."""
+    workers = {name: handle.pid for name, handle in everybody.items() if "." not in name}
+    guardians = host.hold({f"guardian of {name}": guardian_of(pid) for name, pid in workers.items()})
+    for guardian in guardians.values():
+        guardian.send(signal.SIGSTOP)
+        eventually(lambda pid=guardian.pid: (seen := census.look_at(pid)) and seen.state == "T")
+    return guardians
 
 
 def workers_of(host: Host) -> list[census.Seen]:

@@ -20,12 +20,13 @@ from safepool.cli import main
 from safepool.tools.leftbehind import end, find
 from safepool.tools.marked import scan
 from support import census
-from support.descendants import ESCAPING
+from support.descendants import ESCAPING, TRACELESS
 from support.eventually import eventually
+from support.halves import launcher_for
 from support.handles import Handle, gone
 from support.hosts import Host
 from support.refusals import is_refused_in_one_line
-from support.scenes import hang_everywhere, hold_janitor
+from support.scenes import hang_everywhere, hold_janitor, stop_guardians
 
 pytestmark = pytest.mark.timeout(120)
 
@@ -51,19 +52,35 @@ def orphaned(make_host: Callable[..., Host]) -> Callable[..., tuple[Host, dict[s
         host = make_host(max_workers=1)
         host.open_pool()
         everybody = hang_everywhere(host, "loop", workers=1, leave=leave)
-        janitor = hold_janitor(host)
-        janitor.send(signal.SIGSTOP)
-        eventually(lambda: (seen := census.look_at(janitor.pid)) and seen.state == "T")
-        host.send(signal.SIGKILL)
-        host.finish()
-        janitor.send(signal.SIGKILL)
-        gone({"janitor": janitor, "worker": everybody.pop("w0")})
-        # The host's resource tracker leaves by itself, a moment after it: nobody's business here.
-        eventually(lambda: not any("resource_tracker" in seen.command for seen in host.left()))
-        assert all(handle.alive() for handle in everybody.values()), "somebody was ended: there is nothing to reap"
+        die_with_janitor(host, everybody)
         return host, everybody
 
     return make
+
+
+@pytest.fixture
+def stopped_guardian(make_host: Callable[..., Host]) -> tuple[Host, dict[str, Handle]]:
+    """The same, with a guardian that somebody had stopped before: only it knows those who carry no trace."""
+    host = make_host(max_workers=1, containment="strict", launcher=launcher_for("guardian"))
+    host.open_pool()
+    everybody = hang_everywhere(host, "loop", workers=1, leave=(*ESCAPING, *TRACELESS))
+    everybody |= stop_guardians(host, everybody)
+    die_with_janitor(host, everybody)
+    return host, everybody
+
+
+def die_with_janitor(host: Host, everybody: dict[str, Handle]) -> None:
+    """Have a host and its janitor die together, and with them the worker, by the kernel's hand; the others live."""
+    janitor = hold_janitor(host)
+    janitor.send(signal.SIGSTOP)
+    eventually(lambda: (seen := census.look_at(janitor.pid)) and seen.state == "T")
+    host.send(signal.SIGKILL)
+    host.finish()
+    janitor.send(signal.SIGKILL)
+    gone({"janitor": janitor, "worker": everybody.pop("w0")})
+    # The host's resource tracker leaves by itself, a moment after it: nobody's business here.
+    eventually(lambda: not any("resource_tracker" in seen.command for seen in host.left()))
+    assert all(handle.alive() for handle in everybody.values()), "somebody was ended: there is nothing to reap"
 
 
 @pytest.fixture
@@ -120,6 +137,47 @@ def test_reaping_ends_everything_that_is_left_behind(
     assert shown.err == ""
     assert reap(host.process.pid) == 0
     assert capsys.readouterr().out == "nothing is left behind by pools of this user\n"
+
+
+def test_guardian_that_was_stopped_is_continued_and_ends_whom_it_has(
+    stopped_guardian: tuple[Host, dict[str, Handle]], capsys: pytest.CaptureFixture[str]
+) -> None:
+    host, left = stopped_guardian
+
+    assert condemned(host.process.pid) >= {handle.pid for handle in left.values()}
+    assert reap(host.process.pid) == 0
+
+    gone(left)
+    host.leaves_nothing()
+    assert capsys.readouterr().err == ""
+
+
+@pytest.mark.parametrize("state", ["stopped", "running", "above one that is spared", "its host lives"])
+def test_one_that_calls_itself_a_guardian_is_condemned_if_it_is_idle_and_may_end_all_that_it_has(
+    number_of_the_dead: int, state: str
+) -> None:
+    """It ends everybody beneath it when it is continued; one that runs is about to, and needs nobody."""
+    me = census.look_at(os.getpid())
+    assert me is not None
+    host = me.pid if state == "its host lives" else number_of_the_dead
+    variables = {f"{TOKEN}_1": f"{me.pid}.{me.started}.{HERE}"} if state == "above one that is spared" else {}
+    program = (
+        f"# safepool._os.guardian_main import main; main({host}, ''\n"
+        f"import subprocess\nchild = subprocess.Popen(['sleep', '900'], env={variables})\n"
+        "print(child.pid, flush=True)\nchild.wait()"
+    )
+    command = [sys.executable, "-I", "-S", "-c", program]
+    with subprocess.Popen(command, start_new_session=True, stdout=subprocess.PIPE) as guardian:
+        assert guardian.stdout is not None
+        child = int(guardian.stdout.readline())
+        try:
+            if state != "running":
+                guardian.send_signal(signal.SIGSTOP)
+                eventually(lambda: (seen := census.look_at(guardian.pid)) and seen.state == "T")
+            assert condemned(host) == ({guardian.pid, child} if state == "stopped" else set())
+        finally:
+            os.kill(child, signal.SIGKILL)
+            guardian.kill()
 
 
 def test_tree_of_a_host_that_lives_is_not_touched(
