@@ -11,6 +11,7 @@ import pytest
 from contract.patience import error_of, eventually, is_gone, result_of
 from features import acts
 from safepool import SafeProcessPoolExecutor, WorkerDiedError
+from safepool._pool.worker import WorkerState
 from support import census
 
 
@@ -23,10 +24,12 @@ def test_idle_worker_leaves_after_its_time_and_another_comes_at_need(new_pool) -
     assert result_of(pool.submit(acts.tell_pid)) != first
 
 
-def test_least_number_of_workers_stays(new_pool) -> None:
+def test_least_number_of_workers_stays(new_pool, gate) -> None:
     pool = new_pool(3, idle_timeout=0.2, min_workers=1)
     for _ in range(3):
-        pool.submit(acts.square, 2)
+        pool.submit(acts.pass_gate_and_tell_pid, gate.folder)
+    gate.wait_until_arrived(3)
+    gate.let_through(3)
     assert eventually(lambda: len(pool._processes) == 1)
     (pid,) = pool._processes
 
@@ -43,7 +46,8 @@ def test_least_number_is_there_from_the_first_task_on(new_pool) -> None:
 def test_spare_worker_stands_by_and_takes_the_place_of_a_dead_one(new_pool) -> None:
     pool = new_pool(1, spare_workers=1)
     first = result_of(pool.submit(acts.tell_pid))
-    assert eventually(lambda: len(pool._processes) == 2)
+    workers = pool._pool._state.workers
+    eventually(lambda: [worker.state for worker in list(workers.values())] == [WorkerState.IDLE] * 2)
     (standby,) = set(pool._processes) - {first}
 
     error = error_of(pool.submit(acts.die))
