@@ -6,11 +6,11 @@ end: to be no leftover as long as the worker lives, and a grace when its tree is
 
 from __future__ import annotations
 
-__all__ = ["NO_COMMAND", "host_of_guardian", "host_of_janitor", "is_cleaner", "is_helper"]
+__all__ = ["NO_COMMAND", "host_of_janitor", "is_attendant", "is_cleaner", "variable_of_guardian"]
 
 NO_COMMAND = "(a process without a command line)"  # in the middle of an exec, for instance
 _JANITOR = "safepool._os.janitor_main import main"  # its host's number and start time are the first arguments
-_GUARDIAN = "safepool._os.guardian_main import main"  # its host's number is the first argument
+_GUARDIAN = "safepool._os.guardian_main import main"  # the second argument is its worker's marker
 _CLEANERS = ("resource_tracker import main", "torch_shm_manager")
 
 
@@ -19,10 +19,10 @@ def is_cleaner(command: str) -> bool:
     return any(cleaner in command for cleaner in _CLEANERS)
 
 
-def is_helper(command: str) -> bool:
+def is_attendant(command: str) -> bool:
     """Return True for one that is no task's work: it cleans up, or is the janitor of a pool that a task has made.
 
-    Either serves its worker as long as that lives, and leaves after it.
+    Either attends its worker as long as that lives, and leaves after it. A guardian is none: others are beneath it.
     """
     return is_cleaner(command) or _JANITOR in command
 
@@ -33,10 +33,9 @@ def host_of_janitor(command: str) -> tuple[int, int] | None:
     return (int(first), int(second)) if first.isdecimal() and second.isdecimal() else None
 
 
-def host_of_guardian(command: str) -> int | None:
-    """Return the number of the host whose guardian this is, as its command line says; None if it is none."""
-    first, _ = _arguments_of(_GUARDIAN, command)
-    return int(first) if first.isdecimal() else None
+def variable_of_guardian(command: str) -> str:
+    """Return what its worker carries (``marker``), name and value, as its command line says; nothing if it is none."""
+    return _arguments_of(_GUARDIAN, command)[1].strip("'")
 
 
 def _arguments_of(program: str, command: str) -> tuple[str, str]:

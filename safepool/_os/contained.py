@@ -259,7 +259,7 @@ class ContainedProcess(ContainedProgram):
             group=self._group,
             guardian=self._guardian.leader if self._guardian else None,
             spares_sessions=self._spares_sessions,
-            spares_helpers=True,
+            spares_attendants=True,
         )
 
     def release(self) -> None:

@@ -12,7 +12,7 @@ import os
 from safepool._os.features import VARIABLE, disabled
 from safepool._os.process_table import environment_of
 
-__all__ = ["for_helper", "for_worker", "inherited", "snapshot"]
+__all__ = ["for_bare", "for_worker", "inherited", "snapshot"]
 
 _MOST_TRIES = 100
 _MARK = "SAFEPOOL_"  # what every marker begins with
@@ -37,7 +37,7 @@ def for_worker() -> dict[str, str]:
     return environment
 
 
-def for_helper() -> dict[str, str]:
+def for_bare() -> dict[str, str]:
     """Return the same for the janitor or a guardian, without our markers: no sweep is to take it for a member."""
     return {name: value for name, value in for_worker().items() if name == VARIABLE or not name.startswith(_MARK)}
 

@@ -22,9 +22,9 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from multiprocessing import spawn
 
 from safepool._os import lifeline, process_exit
+from safepool._os.bare import start_bare
 from safepool._os.features import why_not
-from safepool._os.helper import start_helper
-from safepool._os.marker import next_worker_marker
+from safepool._os.marker import marker_value, next_worker_marker
 from safepool._os.memory_file import new_memory_file
 from safepool._os.process_table import read_row
 from safepool._os.process_tree import Leader, TreeEnding
@@ -273,8 +273,9 @@ _is_proven = False
 
 
 def _start(link_fd: int, program_fd: int, pass_fds: Sequence[int], marker: str) -> int:
-    arguments = (os.getpid(), marker, link_fd, program_fd, tuple(pass_fds))
-    started = start_helper(_PROGRAM.format(arguments=arguments), (link_fd, program_fd, *pass_fds))
+    variable = f"{marker}={marker_value()}"
+    arguments = (os.getpid(), variable, link_fd, program_fd, tuple(pass_fds))
+    started = start_bare(_PROGRAM.format(arguments=arguments), (link_fd, program_fd, *pass_fds))
     started.returncode = 0  # we wait for it by pidfd: keep Popen from doing so, and from warning that it did not
     return started.pid
 

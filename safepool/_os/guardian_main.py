@@ -31,12 +31,12 @@ _PR_SET_CHILD_SUBREAPER = 36
 _NOT_STARTED = 127
 
 
-def main(host: int, marker: str, link_fd: int, program_fd: int, fds: Sequence[int]) -> NoReturn:
+def main(host: int, variable: str, link_fd: int, program_fd: int, fds: Sequence[int]) -> NoReturn:
     """Start the worker, guard what it loses (``guarding``), end that; never returns.
 
     Args:
         host: Its number; it has started us.
-        marker: The variable that the worker's descendants carry.
+        variable: What the worker's descendants carry, name and value: also for those who find us stopped.
         link_fd: A socket to the host, to tell it what becomes of the worker; its end is our order to leave.
         program_fd: A memory file with the worker's command line and environment.
         fds: Descriptors that are the worker's alone.
@@ -55,7 +55,7 @@ def main(host: int, marker: str, link_fd: int, program_fd: int, fds: Sequence[in
     # when everything may be going down.
     from safepool._os.guarding import guard
 
-    guard(worker, marker, host, link_fd)
+    guard(worker, variable.partition("=")[0], host, link_fd)
 
 
 def _turn_deaf() -> Callable[[], None]:

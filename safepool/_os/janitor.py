@@ -15,8 +15,8 @@ import threading
 import time
 
 from safepool._os import lifeline
+from safepool._os.bare import start_bare
 from safepool._os.features import has
-from safepool._os.helper import start_helper
 from safepool._os.marker import host_marker
 from safepool._os.process_table import read_row
 from safepool._os.process_tree import Leader
@@ -127,7 +127,7 @@ class Janitor:
             if me is None:
                 raise ProcessLookupError("/proc does not show this process to itself: no janitor can watch it")
             arguments = (me.pid, me.start, host_marker(), self._register.fd, theirs.fileno())
-            self._starter = start_helper(
+            self._starter = start_bare(
                 _PROGRAM.format(arguments=arguments),
                 (self._register.fd, theirs.fileno()),
                 subprocess.DEVNULL,  # a caller that reads our output to its end must not wait for the janitor

@@ -1,7 +1,8 @@
 """The janitor: a small process that outlives the host and sweeps what the kernel's group kill could not reach.
 
 Started as ``python -I -S -c ...`` with the descriptors and names below; imports as little as it can. It carries no
-marker, so it does not find itself, and it touches nothing but trees on the host's register and their descendants.
+marker, so it does not find itself, and it touches nothing but trees on the host's register, their descendants, and the
+guardians above them.
 
 It is not a child of the host (it forks once and lets its parent go), since Ray ends a worker's direct children.
 It sleeps until the host dies, seen by whichever comes first:
@@ -17,13 +18,13 @@ import select
 import signal
 
 from safepool._os import process_exit
-from safepool._os.command_line import host_of_guardian
 from safepool._os.control_group import end_house
 from safepool._os.controllers import step_back
 from safepool._os.features import has
-from safepool._os.process_table import command_of, read_row
+from safepool._os.process_table import read_row
 from safepool._os.process_tree import Leader, TreeEnding
 from safepool._os.register import read_house, read_leaders
+from safepool._os.stopped_guardian import guardian_above, relieve
 
 __all__ = ["main"]
 
@@ -44,10 +45,9 @@ def main(host: int, host_start: int, marker: str, register_fd: int, life_fd: int
     if house:
         end_house(house)
     leaders = read_leaders(register_fd)
-    _rouse_guardians_of(leaders)
     # Whoever escaped may be older than every tree that is still on the register, but not than the host.
     TreeEnding(leaders, f"{marker}_".encode(), _signal_group, since=host_start).run()
-    _rouse_guardians_of(leaders)  # of those who might stop them the most are gone now
+    _relieve_guardians_of(leaders, marker)
     sparing = read_leaders(register_fd, sparing=True)
     if sparing:
         TreeEnding(sparing, b"", _signal_group, spares_sessions=True).run()
@@ -67,19 +67,18 @@ def _wait_for_end_of(host: int, host_start: int, life_fd: int) -> None:
     poll.poll()
 
 
-def _rouse_guardians_of(leaders: list[Leader]) -> None:
-    """Have guardians go on that a task has stopped: those whom they have taken on may carry no trace for us to follow.
+def _relieve_guardians_of(leaders: list[Leader], marker: str) -> None:
+    """See to guardians that have not left: a task has stopped them, or they are about to.
 
-    A worker's corpse lies beneath its guardian until that leaves. A guardian that runs is not disturbed by it.
+    A worker's corpse lies beneath its guardian until that leaves.
     """
     for leader in leaders:
-        row = read_row(leader.pid)
-        if row is None or row.start != leader.start or host_of_guardian(command_of(row.parent)) is None:
-            continue
-        pidfd = process_exit.open_pidfd(row.parent)
-        if pidfd is not None:
-            process_exit.send_signal(pidfd, signal.SIGCONT)
-            os.close(pidfd)
+        with contextlib.suppress(OSError):  # no descriptor: there may be one for the next
+            row = read_row(leader.pid)
+            if row is not None and row.start == leader.start:
+                guardian = guardian_above(row, marker)
+                if guardian is not None:
+                    relieve(guardian)
 
 
 def _signal_group(leader: Leader, signum: int) -> bool:

@@ -28,6 +28,7 @@ __all__ = [
     "have_one_memory",
     "highest_size_of",
     "is_alive",
+    "is_being_started",
     "is_exiting",
     "list_pids",
     "list_rows",
@@ -127,6 +128,21 @@ def has_program(pid: int) -> bool:
     except OSError:
         return False
     return True
+
+
+def is_being_started(row: ProcessRow) -> bool:
+    """Return True for a process between its birth and the end of its exec: its command line says nothing as yet.
+
+    A child that shares its parent's memory (vfork) shows its parent's command line; from then on, for an instant, none.
+    Ask this first: it does not come back.
+
+    Raises:
+        OSError: There is no descriptor to look with.
+    """
+    if have_one_memory(row.pid, row.parent):
+        return True
+    shows_something = command_of(row.pid) or environment_of(row.pid)
+    return not shows_something and has_program(row.pid)
 
 
 def with_descendants(pids: Iterable[int], rows: Collection[ProcessRow]) -> set[int]:

@@ -29,7 +29,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 
 from safepool._os import process_exit
-from safepool._os.command_line import NO_COMMAND, is_cleaner, is_helper
+from safepool._os.command_line import NO_COMMAND, is_attendant, is_cleaner
 from safepool._os.control_group import ControlGroup
 from safepool._os.process_table import (
     ProcessRow,
@@ -37,6 +37,7 @@ from safepool._os.process_table import (
     environment_of,
     has_program,
     has_variable,
+    is_being_started,
     is_exiting,
     list_pids,
     read_row,
@@ -51,6 +52,7 @@ _PATIENCE = 5.0  # seconds for killed processes to die: 4 GB of memory take 0.1 
 _MOST_PASSES = 1000  # of about 0.1 ms; a chain of forkers is caught in 10 to 80
 _QUIET_PASSES = 5  # without a newcomer, where somebody has moved to a session of its own
 _QUIET = 0.005  # seconds of the same: longer than a process waits for its turn on a busy machine
+_LONGEST_CHASE = 0.05  # seconds since the last newcomer, for those that are gone before they are looked at
 _MOST_HELD = 128  # descriptors; a larger tree is ended in turns
 _LONGEST_EXEC = 1.0  # seconds; who shows nothing of itself for longer has made itself so
 _RETRY = 0.01  # seconds until the next look where there was no room for one
@@ -95,7 +97,7 @@ class TreeEnding:
             It is frozen and killed as a whole, unless a leader is spared.
         guardian: The process to which the tree's orphans come: it is no member, and whoever descends from it is.
         spares_sessions: Whoever is in another session than a leader is left alone: nobody gets there but by making one.
-        spares_helpers: Whoever cleans up, or is a janitor, is left alone: not who is one now, but when it is come upon.
+        spares_attendants: Whoever cleans up, or is a janitor, is left alone; that is told when it is found, not before.
     """
 
     def __init__(
@@ -109,12 +111,13 @@ class TreeEnding:
         group: ControlGroup | None = None,
         guardian: Leader | None = None,
         spares_sessions: bool = False,
-        spares_helpers: bool = False,
+        spares_attendants: bool = False,
     ) -> None:
         self._group = group
         self._guardian = guardian
         self._adopter = 0  # the guardian's number, if it was there at the last look
         self._is_stirring = False  # whether somebody left, or lost a parent, while we looked
+        self._has_missed = False  # whether somebody was gone before we could look
         self._grouped: set[int] = set()  # who was there at the last look
         self._leaders = {leader.pid: leader for leader in leaders}
         self._whole_group = None if spared & self._leaders.keys() else group
@@ -123,11 +126,12 @@ class TreeEnding:
         self._spared = spared | {0, 1, os.getpid(), os.getppid()}
         self._spared_trees = spared_trees
         self._spares_sessions = spares_sessions
-        self._spares_helpers = spares_helpers
+        self._spares_attendants = spares_attendants
         first = min((leader.start for leader in self._leaders.values()), default=0)
         self._since = first if since is None else since
         self._held: dict[int, _Held] = {}  # by pid: everybody found and not yet seen dead
         self._seen: set[tuple[int, int]] = set()  # (pid, start)
+        self._let_go: set[tuple[int, int]] = set()  # members all the same, if they should lose their parent
         self._retry_at: float | None = None  # when to look again: for those that could not be held, or not be told
         self._unknown: set[int] = set()  # those in the middle of an exec, at the last look
         self._unknown_until = time.monotonic() + _LONGEST_EXEC
@@ -214,13 +218,15 @@ class TreeEnding:
 
         One that has left the leader's session may be a link of a chain: it starts its successor and is gone before a
         list is read to its end. So the newest are looked at first, each is frozen on sight, and where there is such a
-        one, it takes several passes and a few milliseconds without a newcomer to make an end.
+        one, it takes several passes and a few milliseconds without a newcomer to make an end. One that has come since
+        the last list, and is gone before it is looked at, may have been a link, too, of which nothing is known but that
+        there is a next one by then: such a pass does not count, for a while (strangers come and go as well).
         """
         rows: dict[int, ProcessRow] = {}
         known: set[int] = set()
         quiet, quiet_since, somebody_moved = 0, time.monotonic(), False
         try:
-            for _ in range(_MOST_PASSES):
+            for number in range(_MOST_PASSES):
                 pids = list_pids(self._leaders)
                 self._grouped = set() if self._group is None else self._group.pids()
                 self._adopter = self._guardian.pid if self._guardian is not None and is_there(self._guardian) else 0
@@ -228,13 +234,14 @@ class TreeEnding:
                 self._unknown.clear()
                 before = len(self._seen)
                 for row in self._find_members(fresh, rows):
-                    somebody_moved |= row.session not in self._leaders
-                    if row.pid not in self._held:
-                        self._seize(row)
+                    if row.pid in self._held or self._seize(row):
+                        somebody_moved |= row.session not in self._leaders
                 somebody_moved |= self._is_stirring
                 known -= self._unknown
                 if len(self._seen) > before:
                     quiet, quiet_since = 0, time.monotonic()
+                elif self._has_missed and number and time.monotonic() < quiet_since + _LONGEST_CHASE:
+                    quiet, somebody_moved = 0, True
                 else:
                     quiet += 1
                     is_long = quiet >= _QUIET_PASSES and time.monotonic() >= quiet_since + _QUIET
@@ -242,23 +249,22 @@ class TreeEnding:
                         break
         except OSError:  # no descriptor to read /proc with
             self._retry_at = time.monotonic() + _RETRY
-        if self._unknown and time.monotonic() < self._unknown_until:
+        if self._unknown:  # nobody is, from a certain time on
             self._retry_at = time.monotonic() + _RETRY
 
-    def _seize(self, row: ProcessRow) -> None:
-        """Hold the process by a pidfd, and freeze it; clean-up processes are left running."""
+    def _seize(self, row: ProcessRow) -> bool:
+        """Hold the process by a pidfd, and freeze it; clean-up processes are left running. False if it is let go."""
+        if self._spares_attendants and self._may_attend(row):
+            self._let_go.add((row.pid, row.start))
+            return False
         pidfd = self._open(row)
         if pidfd is None:
             self._seen.add((row.pid, row.start))
-            return
+            return True
         try:
             command = command_of(row.pid)
         except OSError:  # the last descriptor went into the pidfd
             command = ""
-        if self._spares_helpers and self._may_be_helper(row, command):
-            if pidfd >= 0:
-                os.close(pidfd)
-            return
         is_new = (row.pid, row.start) not in self._seen
         self._seen.add((row.pid, row.start))
         if is_new and row.pid not in self._leaders:
@@ -266,23 +272,28 @@ class TreeEnding:
         cleans_up = is_cleaner(command) and not self._has_had_grace
         if pidfd < 0:
             self._end_unheld(row, cleans_up)
-            return
+            return True
         self._held[row.pid] = _Held(pidfd, cleans_up)
         if not cleans_up:
             process_exit.send_signal(pidfd, signal.SIGSTOP)
+        return True
 
-    def _may_be_helper(self, row: ProcessRow, command: str) -> bool:
-        """Return True for a helper, for who leaves as it is, and for who does not show itself: it is to do that first.
+    def _may_attend(self, row: ProcessRow) -> bool:
+        """Return True for an attendant, for one at its own end, and for one that does not show itself: it is to do so.
 
         A janitor that is being started is no janitor yet, then one that leaves, and its child is the janitor.
         """
-        if command or not has_program(row.pid) or time.monotonic() >= self._unknown_until:
-            return is_helper(command)
-        with contextlib.suppress(OSError):  # no descriptor to look with
-            if is_exiting(row.pid):
+        is_early = time.monotonic() < self._unknown_until
+        try:
+            if is_early and is_being_started(row):
+                self._unknown.add(row.pid)
                 return True
-        self._unknown.add(row.pid)
-        return True
+            command = command_of(row.pid)
+            return is_attendant(command) or (not command and is_exiting(row.pid))
+        except OSError:  # no descriptor to look with
+            if is_early:
+                self._unknown.add(row.pid)
+            return is_early
 
     def _open(self, row: ProcessRow) -> int | None:
         """Return a pidfd, -1 if there is no room for one, or None if the process is gone or its number another's."""
@@ -317,10 +328,11 @@ class TreeEnding:
 
     def _find_members(self, fresh: set[int], rows: dict[int, ProcessRow]) -> Iterator[ProcessRow]:
         """Read the fresh ones into the rows; yield those that carry the marker at once, all other members after."""
-        self._is_stirring = False
+        self._is_stirring = self._has_missed = False
         for pid in sorted(fresh, reverse=True):
             row = read_row(pid)
             if row is None:
+                self._has_missed = True
                 self._is_stirring |= self._adopter > 0
             elif row.start >= self._since:
                 rows[pid] = row
@@ -355,7 +367,8 @@ class TreeEnding:
                 has_changed = self._is_stirring = True
 
     def _is_member(self, row: ProcessRow, rows: dict[int, ProcessRow]) -> bool:
-        if (row.pid, row.start) in self._seen or row.pid in self._grouped or row.parent == self._adopter > 0:
+        name = (row.pid, row.start)
+        if name in self._seen or name in self._let_go or row.pid in self._grouped or row.parent == self._adopter > 0:
             return True
         leader = self._leaders.get(row.session) or self._leaders.get(row.group)
         if leader is not None and row.start >= leader.start:
@@ -379,7 +392,8 @@ class TreeEnding:
         if not self._marker or row.is_dead:
             return False
         environment = environment_of(row.pid)
-        if not environment and not command_of(row.pid) and has_program(row.pid):
+        is_early = time.monotonic() < self._unknown_until
+        if is_early and not environment and not command_of(row.pid) and has_program(row.pid):
             self._unknown.add(row.pid)
         return has_variable(environment, self._marker)
 

@@ -88,12 +88,12 @@ class Answers:
     def _on_end_of_task(self, worker: Worker, task: Task, frame: Frame) -> None:
         """What the task has left behind is perhaps not to stay."""
         policy = self._state.settings.leftovers
-        left, spared = leftovers.find(worker, policy)
+        found = leftovers.find(worker, policy)
         worker.answers[task.number] = frame
-        if left and policy == "end":
-            self._endings.sweep(worker, spared)
+        if policy == "end" and (found.left or found.is_stirring):
+            self._endings.sweep(worker, found.spared)
         else:
-            task.future.leftovers = left
+            task.future.leftovers = found.left
             self._settle(worker)
 
     def on_swept(self, worker: Worker) -> None:

@@ -12,47 +12,72 @@ import logging
 import warnings
 from typing import Literal
 
-from safepool._os.command_line import NO_COMMAND, is_helper
-from safepool._os.process_table import ProcessRow, command_of, is_alive, is_exiting, list_rows, with_descendants
+from safepool._os.command_line import NO_COMMAND, is_attendant
+from safepool._os.process_table import (
+    ProcessRow,
+    command_of,
+    is_alive,
+    is_being_started,
+    is_exiting,
+    list_pids,
+    read_row,
+    with_descendants,
+)
+from safepool._plain import NamedTuple
 from safepool._pool.task import Task
 from safepool._pool.worker import Worker
 from safepool.errors import EndedProcess, LeftoverWarning
 
-__all__ = ["LeftoversPolicy", "find", "note_residents", "warn"]
+__all__ = ["Found", "LeftoversPolicy", "find", "note_residents", "warn"]
 
 _log = logging.getLogger("safepool")
 
+_MOST_LOOKS = 10  # of a few milliseconds each, in which the supervisor does nothing else
+
 LeftoversPolicy = Literal["keep", "warn", "end"]
+
+
+class Found(NamedTuple):
+    """What there is beneath a worker whose task has just come to its end by itself."""
+
+    left: tuple[EndedProcess, ...]  # each is found once
+    spared: set[int]  # whose trees are to be left alone when that is ended
+    is_stirring: bool  # somebody came, or went, meanwhile: there may be one more, or one less
 
 
 def note_residents(worker: Worker, policy: str) -> None:
     """Take note of who is there before the first task."""
     if policy != "keep":
         with contextlib.suppress(OSError):  # no descriptor to read /proc with
-            rows, members = _look(worker)
-            worker.residents = {(row.pid, row.start) for row in rows if row.pid in members}
+            worker.residents = {(row.pid, row.start) for row, _ in _look(worker).running}
 
 
-def find(worker: Worker, policy: str) -> tuple[tuple[EndedProcess, ...], set[int]]:
-    """Return what the task has left behind, each once; and whose trees are to be spared when that is ended.
+def find(worker: Worker, policy: str) -> Found:
+    """Return what the task has left behind.
 
-    Who is at its own end just now, and shows no command line any more, has not been left running. It may be that a
-    janitor is being started: that forks, and leaves.
+    Who is at his own end has not been left running, but may have left somebody who is on no list as yet: a shell that
+    has started a server, a daemon's two parents, the process that forks a janitor. Who is just being started does not
+    show what he is. To end what was left is to look until nobody stirs; else we look again ourselves, a few times.
     """
+    nothing = Found((), set(), is_stirring=False)
     if policy == "keep":
-        return (), set()
+        return nothing
+    met: set[int] = set()  # those for whom we have looked again already
     try:
-        rows, members = _look(worker)
-        residents = {row.pid for row in rows if (row.pid, row.start) in worker.residents} - {worker.contained.pid}
-        spared = with_descendants(residents, rows)
-        younger = members - spared - {worker.contained.pid}
-        commands = {pid: command for pid in younger if (command := command_of(pid)) or _is_running(pid)}
+        for _ in range(_MOST_LOOKS):
+            look = _look(worker)
+            if policy == "end" or look.stirring <= met:
+                break
+            met |= look.stirring
     except OSError:  # no descriptor to read /proc with: the end of the worker finds them
-        return (), set()
+        return nothing
+    left = tuple(
+        EndedProcess(row.pid, command or NO_COMMAND) for row, command in look.running if not is_attendant(command)
+    )
+    worker.residents = look.residents | {(row.pid, row.start) for row in look.dead}
     if policy == "warn":
-        worker.residents |= {(row.pid, row.start) for row in rows if row.pid in commands}
-    left = {pid: command or NO_COMMAND for pid, command in commands.items() if not is_helper(command)}
-    return tuple(EndedProcess(pid, command) for pid, command in left.items()), spared
+        worker.residents |= {(row.pid, row.start) for row, _ in look.running}
+    return Found(left, look.spared, is_stirring=bool(look.stirring))
 
 
 def warn(task: Task) -> None:
@@ -66,11 +91,35 @@ def warn(task: Task) -> None:
             _log.warning(message)
 
 
-def _is_running(pid: int) -> bool:
-    return is_alive(pid) and not is_exiting(pid)
+class _Look(NamedTuple):
+    residents: set[tuple[int, int]]  # those that are still there
+    spared: set[int]  # they, and what descends from them
+    running: list[tuple[ProcessRow, str]]  # the others beneath the worker, and their command lines
+    dead: list[ProcessRow]  # the other corpses there, that nobody has reaped
+    stirring: set[int]  # who came to his end since the last task, or meanwhile, or is being started
 
 
-def _look(worker: Worker) -> tuple[list[ProcessRow], set[int]]:
-    members = worker.contained.members
-    rows = list(list_rows(members.leader.start))
-    return rows, members.find(rows)
+def _look(worker: Worker) -> _Look:
+    members, first = worker.contained.members, worker.contained.pid
+    rows: dict[int, ProcessRow] = {}
+    stirring: set[int] = set()  # with strangers that were gone before they were looked at: they may be none
+    for pid in list_pids():
+        row = read_row(pid)
+        if row is None:
+            stirring.add(pid)
+        elif row.start >= members.leader.start:
+            rows[pid] = row
+    present = members.find(list(rows.values()))
+    residents = {(pid, row.start) for pid, row in rows.items()} & worker.residents
+    spared = with_descendants((pid for pid, _ in residents), rows.values())
+    running: list[tuple[ProcessRow, str]] = []
+    for pid in present - spared - {first}:
+        is_new = is_being_started(rows[pid])
+        command = command_of(pid)
+        is_running = bool(command) or (is_alive(pid) and not is_exiting(pid))
+        if is_running:
+            running.append((rows[pid], command))
+        if is_new or not is_running:
+            stirring.add(pid)
+    dead = [row for row in rows.values() if row.is_dead and row.parent in present and row.pid not in spared]
+    return _Look(residents, spared, running, dead, stirring | {row.pid for row in dead})

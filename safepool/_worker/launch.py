@@ -17,9 +17,9 @@ from multiprocessing.process import ORIGINAL_DIR, BaseProcess  # type: ignore[at
 from multiprocessing.reduction import ForkingPickler
 from typing import Any
 
+from safepool._os.bare import PACKAGE_ROOT
 from safepool._os.contained import ContainedProcess, StrictBy
 from safepool._os.contained import spawn as spawn_contained
-from safepool._os.helper import PACKAGE_ROOT
 from safepool._os.memory_file import new_memory_file
 from safepool._worker import payload
 from safepool._worker.main_module import may_be_imported

@@ -19,7 +19,7 @@ import signal
 import time
 from types import TracebackType
 
-from safepool._os.command_line import NO_COMMAND, is_helper
+from safepool._os.command_line import NO_COMMAND, is_attendant
 from safepool._os.marker import host_marker
 from safepool._os.process_exit import has_ended, open_pidfd, send_signal
 from safepool._os.process_table import (
@@ -113,7 +113,7 @@ class NoLeaks:
         commands = {row.pid: command_of(row.pid) for row in fresh}
         marked = {pid for pid, environment in environments.items() if has_variable(environment, marker)}
         ours = with_descendants({os.getpid(), *marked}, rows) - {os.getpid()}
-        left = [row for row in fresh if row.pid in ours and not is_helper(commands[row.pid])]
+        left = [row for row in fresh if row.pid in ours and not is_attendant(commands[row.pid])]
         blank = [row for row in fresh if not environments[row.pid] and not commands[row.pid] and has_program(row.pid)]
         return left, blank
 

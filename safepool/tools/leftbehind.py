@@ -2,7 +2,7 @@
 
 It takes a host and a janitor that are killed together to leave anything. Who carries the marker of a dead host is
 condemned, with what descends from it; and so is the guardian of a dead host that somebody has stopped, with those who
-have come to it, which may carry no trace: it is continued, ends them, and leaves. But for:
+have come to it, which may carry no trace. But for:
 
 * whoever carries the marker of another host that lives, or of one that cannot be judged from here, with what descends
   from it; except where that host is itself condemned, for then it is as much left behind as its workers;
@@ -18,14 +18,14 @@ environment of this user's processes can have them do anything; and a claim on a
 
 from __future__ import annotations
 
+import contextlib
 import os
-import signal
 
-from safepool._os import process_exit
-from safepool._os.command_line import NO_COMMAND, host_of_guardian
-from safepool._os.origin import Fate, Origin
+from safepool._os.command_line import NO_COMMAND, variable_of_guardian
+from safepool._os.origin import Fate, Origin, fate_of, origins_in
 from safepool._os.process_table import ProcessRow, command_of, read_row, with_descendants
-from safepool._os.process_tree import Leader, TreeEnding, is_there
+from safepool._os.process_tree import Leader, TreeEnding
+from safepool._os.stopped_guardian import relieve
 from safepool._plain import NamedTuple, dataclass
 from safepool.tools.marked import Scan, scan
 
@@ -50,7 +50,7 @@ class LeftBehind:
         processes: The condemned, in the order of their numbers.
         hosts: The hosts that they name, by token.
         leaders: Those of the condemned that lead a session, by token: all in it descend from them.
-        guardians: Those of the condemned that are to end the others that they have, and then leave by themselves.
+        guardians: Those of the condemned that leave by themselves when nobody is left beneath them.
         spared_trees: Those that carry a marker and are not condemned: with them, what descends from them is spared.
         spared: The same, this process and its ancestors, and those of other users.
     """
@@ -67,8 +67,7 @@ def find(host: int | None = None) -> LeftBehind:
     """Look at every process of this user; where a host is given, for what that one has left."""
     found = scan()
     ancestors = _ancestors(os.getpid())
-    idle = _idle_guardians(found, host)
-    condemned, spared_trees = _condemn(found, ancestors, host, idle)
+    condemned, spared_trees, guardians = _condemn(found, ancestors, host, _idle_guardians(found, host))
     hosts: dict[str, Leader] = {}
     leaders: dict[str, list[Leader]] = {}
     for pid in condemned & found.marked.keys():
@@ -78,9 +77,9 @@ def find(host: int | None = None) -> LeftBehind:
                 if found.rows[pid].session == pid:
                     leaders.setdefault(origin.token, []).append(Leader(pid, found.rows[pid].start))
     processes = tuple(Condemned(pid, found.rows[pid].start, command_of(pid) or NO_COMMAND) for pid in sorted(condemned))
-    spared = spared_trees | ancestors | found.foreign
-    guardians = tuple(Leader(pid, found.rows[pid].start) for pid in idle & condemned)
-    return LeftBehind(processes, hosts, leaders, guardians, frozenset(spared_trees), frozenset(spared))
+    spared = spared_trees | ancestors | found.foreign.keys()
+    above = tuple(Leader(pid, found.rows[pid].start) for pid in guardians)
+    return LeftBehind(processes, hosts, leaders, above, frozenset(spared_trees), frozenset(spared))
 
 
 def end(left: LeftBehind) -> tuple[Condemned, ...]:
@@ -95,38 +94,29 @@ def end(left: LeftBehind) -> tuple[Condemned, ...]:
             spared_trees=left.spared_trees,
         ).run()
     for guardian in left.guardians:
-        _have_it_leave(guardian)
+        with contextlib.suppress(OSError):  # no descriptor: it is told as a survivor
+            relieve(guardian, _PATIENCE)
     return tuple(process for process in left.processes if _is_alive(process))
 
 
 def _idle_guardians(found: Scan, only: int | None) -> set[int]:
-    """Return the guardians that are stopped and whose host is gone: they are its children for as long as it lives."""
+    """Return the guardians that are stopped and whose host is gone; one that runs is about to end whom it has."""
     idle: set[int] = set()
     for row in found.rows.values():
         if row.state == "T" and row.session == row.pid:
-            host = host_of_guardian(command_of(row.pid))
-            if host is not None and host != row.parent and only in {None, host}:
-                idle.add(row.pid)
+            for origin in origins_in(variable_of_guardian(command_of(row.pid)).encode()):
+                if origin.host is not None and only in {None, origin.host.pid} and fate_of(origin.host) is Fate.GONE:
+                    idle.add(row.pid)
     return idle
 
 
-def _have_it_leave(guardian: Leader) -> None:
-    pidfd = process_exit.open_pidfd(guardian.pid)
-    if pidfd is None:
-        return
-    try:
-        if is_there(guardian):
-            process_exit.send_signal(pidfd, signal.SIGCONT)
-            process_exit.has_ended(pidfd, _PATIENCE)
-    finally:
-        os.close(pidfd)
+def _condemn(found: Scan, ancestors: set[int], only: int | None, idle: set[int]) -> tuple[set[int], set[int], set[int]]:
+    """Return the condemned, those with a marker that are not, and the guardians that can be relieved.
 
-
-def _condemn(found: Scan, ancestors: set[int], only: int | None, idle: set[int]) -> tuple[set[int], set[int]]:
-    """Return the condemned, and those with a marker that are not; to condemn a host is to condemn its workers.
-
-    An idle guardian would end all that it has: it is condemned unless somebody in its tree is spared.
+    To condemn a host is to condemn its workers. All that a guardian has is ended with it: it is condemned unless
+    somebody in its tree is spared.
     """
+    everybody = [*found.rows.values(), *found.foreign.values()]
     condemned: set[int] = set()
     while True:
         hosts = {Leader(pid, found.rows[pid].start) for pid in condemned}
@@ -138,10 +128,11 @@ def _condemn(found: Scan, ancestors: set[int], only: int | None, idle: set[int])
         }
         spared = found.marked.keys() - over
         rows = [row for row in found.rows.values() if not row.is_dead and row.pid not in spared | ancestors]
-        free = {pid for pid in idle if not with_descendants([pid], found.rows.values()) & (spared | ancestors)}
+        untouchable = spared | ancestors | found.foreign.keys()
+        free = {pid for pid in idle if not with_descendants([pid], everybody) & untouchable}
         grown = with_descendants(over - ancestors | free | {row.pid for row in rows if row.session in over}, rows)
         if grown == condemned:
-            return condemned, spared
+            return condemned, spared, free
         condemned = grown
 
 

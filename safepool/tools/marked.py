@@ -23,7 +23,7 @@ class Scan(NamedTuple):
     rows: dict[int, ProcessRow]  # by pid
     marked: dict[int, list[Origin]]  # by pid: those that are alive, with a marker, or what looks like one, about them
     fates: dict[Leader, Fate]  # of the hosts that they name
-    foreign: frozenset[int]  # processes of other users
+    foreign: dict[int, ProcessRow]  # processes of other users, by pid
 
     def fate(self, origin: Origin) -> Fate:
         """Return what has become of the host that a process names."""
@@ -34,20 +34,20 @@ def scan() -> Scan:
     """Look at every process of this user."""
     rows: dict[int, ProcessRow] = {}
     marked: dict[int, list[Origin]] = {}
-    foreign: set[int] = set()
+    foreign: dict[int, ProcessRow] = {}
     for pid in sorted(list_pids()):
         row = read_row(pid)
         if row is None:
             continue
         if not _is_ours(pid):
-            foreign.add(pid)
+            foreign[pid] = row
             continue
         rows[pid] = row
         environment = b"" if row.is_dead else environment_of(pid)
         if MARK in environment and (origins := origins_in(environment)):  # else it only has a variable of that kind
             marked[pid] = origins
     hosts = {origin.host for origins in marked.values() for origin in origins if origin.host is not None}
-    return Scan(rows, marked, {host: fate_of(host) for host in hosts}, frozenset(foreign))
+    return Scan(rows, marked, {host: fate_of(host) for host in hosts}, foreign)
 
 
 def is_worker_of(row: ProcessRow, origin: Origin, found: Scan) -> bool:

@@ -15,7 +15,7 @@ from collections.abc import Iterable, Sequence
 from types import TracebackType
 
 from safepool._os import process_exit
-from safepool._os.helper import PACKAGE_ROOT
+from safepool._os.bare import PACKAGE_ROOT
 
 __all__ = ["LIMIT", "Held", "Program"]
 

@@ -11,12 +11,6 @@ from support.eventually import eventually
 from support.halves import HALVES, launcher_for, take
 
 
-def houses() -> set[str]:
-    """The directories of hosts below the control group that this process is in."""
-    base = Path(control_group.house_of_this_process()).parent
-    return {entry.name for entry in base.iterdir() if entry.name.startswith("safepool_")}
-
-
 @pytest.fixture(params=HALVES)
 def half(request, monkeypatch):
     return take(request.param, monkeypatch)
@@ -25,7 +19,6 @@ def half(request, monkeypatch):
 @pytest.fixture
 def strict(half, make_pool):
     """Make strict pools; the test is not for machines where none can be had."""
-    before = houses() if half == "group" else set()
     pools = []
 
     def make(*args, **options):
@@ -37,7 +30,8 @@ def strict(half, make_pool):
     for pool in pools:
         pool.shutdown(kill=True)
     if half == "group":
-        eventually(lambda: houses() <= before, otherwise=lambda: f"left: {houses() - before}")
+        house = Path(control_group.house_of_this_process())  # with those of the pools that its tasks have made
+        eventually(lambda: not house.exists(), otherwise=lambda: [str(path) for path in house.rglob("*/")])
 
 
 @pytest.fixture

@@ -213,11 +213,12 @@ def test_host_that_is_sigkilled_while_its_janitor_is_stopped_leaves_nothing(make
     assert canary.alive()
 
 
-def test_guardian_that_is_stopped_when_its_host_dies_is_continued(make_strict_host):
+@pytest.mark.parametrize("stopped", ["once", "again and again"])
+def test_guardian_that_is_stopped_when_its_host_dies_is_continued(make_strict_host, stopped):
     host = make_strict_host(max_workers=2)
     canary = host.canary()
     host.open_pool()
-    everybody = hang_everywhere(host, "c", leave=EVERYBODY)
+    everybody = hang_everywhere(host, "c", leave=EVERYBODY if stopped == "once" else (*EVERYBODY, "stopper"))
     guardians = stop_guardians(host, everybody)
     strike(host, "SIGKILL")
     gone(everybody)

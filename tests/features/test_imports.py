@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 from contract.scripts import environment, run_script
-from safepool._os.helper import PACKAGE_ROOT
+from safepool._os.bare import PACKAGE_ROOT
 
 # Beyond what an interpreter has loaded, and what multiprocessing's own spawn loads into each of its processes.
 OURS = {

@@ -16,6 +16,7 @@ from contract.patience import error_of, eventually, is_gone, result_of
 from features import acts
 from safepool import ContainmentError, LeftoverWarning
 from safepool._os import process_table
+from safepool._os.contained import ContainedProcess
 from safepool._os.process_tree import TreeEnding
 from safepool._pool import leftovers
 from safepool._pool.worker import WorkerState
@@ -62,7 +63,7 @@ def test_leftover_of_a_task_that_raises_is_ended(new_pool) -> None:
 
 @pytest.mark.parametrize("strict", [False, True], ids=["standard", "strict"])
 @pytest.mark.parametrize("words", ["resource_tracker import main", "safepool._os.janitor_main import main"])
-def test_one_that_calls_itself_a_helper_is_no_leftover_and_gone_with_its_worker(new_pool, words, strict) -> None:
+def test_one_that_calls_itself_an_attendant_is_no_leftover_and_gone_with_its_worker(new_pool, words, strict) -> None:
     """A task gains by that what it could have by a thread of its worker: to go on beneath that, and not beyond."""
     try:
         pool = new_pool(leftovers="end", **({"containment": "strict"} if strict else {}))
@@ -111,22 +112,22 @@ def test_process_that_ends_by_itself_just_then_is_no_leftover(
 
 
 @pytest.mark.parametrize("words", ["resource_tracker import main", "safepool._os.janitor_main import main"])
-def test_helper_that_comes_while_leftovers_are_ended_is_spared(
+def test_attendant_that_comes_while_leftovers_are_ended_is_spared(
     new_pool, gate, monkeypatch: pytest.MonkeyPatch, words
 ) -> None:
-    """1. Leftovers are looked for. 2. One of them starts a helper, as one that is being started itself does."""
+    """1. Leftovers are looked for. 2. One of them starts an attendant, as one that is being started itself does."""
     pool = new_pool(leftovers="end")
     arrived: list[int] = []
-    begin = TreeEnding.begin
+    end_descendants = ContainedProcess.end_descendants
 
-    def begin_after_that(ending: TreeEnding) -> None:
+    def end_them_after_that(contained: ContainedProcess, spared: set[int]) -> TreeEnding:
         if not arrived:
             arrived.extend(gate.wait_until_arrived())
             gate.let_through()
             arrived.extend(gate.wait_until_arrived())
-        begin(ending)
+        return end_descendants(contained, spared)
 
-    monkeypatch.setattr(TreeEnding, "begin", begin_after_that)
+    monkeypatch.setattr(ContainedProcess, "end_descendants", end_them_after_that)
     future = pool.submit(acts.leave_one_that_starts_a_named, gate.folder, words)
 
     starter = result_of(future)

@@ -79,6 +79,21 @@ os.write(fd, b"%s %d\\n" % (os.fsencode(sys.argv[1]), os.getpid()))
 time.sleep(float(sys.argv[3]))
 """
 
+# Stops its worker's guardian, again and again, for as long as there is one.
+_STOPPER = """
+import os, signal, sys, time
+fd = os.open(sys.argv[2], os.O_WRONLY)
+os.kill(int(sys.argv[3]), signal.SIGSTOP)
+os.write(fd, b"%s %d\\n" % (os.fsencode(sys.argv[1]), os.getpid()))
+until = time.monotonic() + 900
+while time.monotonic() < until:
+    try:
+        os.kill(int(sys.argv[3]), signal.SIGSTOP)
+    except ProcessLookupError:
+        break
+    time.sleep(0.001)
+"""
+
 # A Popen that is collected while its child runs warns; the children are meant to be left behind.
 _started: list[subprocess.Popen[bytes]] = []
 
@@ -168,6 +183,12 @@ def _renamed(label: str, reports: str) -> None:
     subprocess.run(command, check=True, stdin=subprocess.DEVNULL)
 
 
+def _stopper(label: str, reports: str) -> None:
+    """A daemon without a trace that keeps the guardian, the worker's parent, from doing anything."""
+    command = [sys.executable, "-I", "-S", "-c", _STOPPER, label, reports, str(os.getppid())]
+    subprocess.run([sys.executable, "-I", "-S", "-c", _DAEMON, *command], check=True, stdin=subprocess.DEVNULL, env={})
+
+
 def _keeper_fork(label: str, reports: str) -> None:
     """Hold every descriptor of the worker, as a fork without exec does."""
     with warnings.catch_warnings():
@@ -204,6 +225,7 @@ _STARTERS: dict[str, Callable[[str, str], None]] = {
     "freed": _freed,
     "scrubbed": _scrubbed,
     "renamed": _renamed,
+    "stopper": _stopper,
     "keeper_fork": _keeper_fork,
     "keeper_exec": _keeper_exec,
 }

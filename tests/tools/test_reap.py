@@ -58,12 +58,13 @@ def orphaned(make_host: Callable[..., Host]) -> Callable[..., tuple[Host, dict[s
     return make
 
 
-@pytest.fixture
-def stopped_guardian(make_host: Callable[..., Host]) -> tuple[Host, dict[str, Handle]]:
-    """The same, with a guardian that somebody had stopped before: only it knows those who carry no trace."""
+@pytest.fixture(params=["once", "again and again"])
+def stopped_guardian(make_host: Callable[..., Host], request: pytest.FixtureRequest) -> tuple[Host, dict[str, Handle]]:
+    """The same, with a guardian that somebody stops: only it knows those who carry no trace."""
     host = make_host(max_workers=1, containment="strict", launcher=launcher_for("guardian"))
     host.open_pool()
-    everybody = hang_everywhere(host, "loop", workers=1, leave=(*ESCAPING, *TRACELESS))
+    leave = (*ESCAPING, *TRACELESS) if request.param == "once" else (*ESCAPING, *TRACELESS, "stopper")
+    everybody = hang_everywhere(host, "loop", workers=1, leave=leave)
     everybody |= stop_guardians(host, everybody)
     die_with_janitor(host, everybody)
     return host, everybody
@@ -139,7 +140,7 @@ def test_reaping_ends_everything_that_is_left_behind(
     assert capsys.readouterr().out == "nothing is left behind by pools of this user\n"
 
 
-def test_guardian_that_was_stopped_is_continued_and_ends_whom_it_has(
+def test_guardian_that_was_stopped_is_continued_when_those_whom_it_has_are_ended(
     stopped_guardian: tuple[Host, dict[str, Handle]], capsys: pytest.CaptureFixture[str]
 ) -> None:
     host, left = stopped_guardian
@@ -152,28 +153,41 @@ def test_guardian_that_was_stopped_is_continued_and_ends_whom_it_has(
     assert capsys.readouterr().err == ""
 
 
-@pytest.mark.parametrize("state", ["stopped", "running", "above one that is spared", "its host lives"])
-def test_one_that_calls_itself_a_guardian_is_condemned_if_it_is_idle_and_may_end_all_that_it_has(
+BENEATH_A_STRANGER = """
+import os, subprocess, sys
+user = {"user": int(sys.argv[1])} if sys.argv[1] else {}
+child = subprocess.Popen(["/bin/sleep", "900"], env={"HERE": "1", sys.argv[2]: sys.argv[3]}, **user)
+print(child.pid, flush=True)
+child.wait()
+"""
+
+
+@pytest.mark.parametrize(
+    "state", ["stopped", "running", "above one that is spared", "above another user's", "its host lives", "elsewhere"]
+)
+def test_one_that_calls_itself_a_guardian_is_condemned_if_it_is_idle_and_nobody_beneath_it_is_spared(
     number_of_the_dead: int, state: str
 ) -> None:
-    """It ends everybody beneath it when it is continued; one that runs is about to, and needs nobody."""
+    """All that it has is ended with it; one that runs is about to end them, and needs nobody."""
+    if state == "above another user's" and os.geteuid() != 0:
+        pytest.skip("only root can have processes of another user")
     me = census.look_at(os.getpid())
     assert me is not None
-    host = me.pid if state == "its host lives" else number_of_the_dead
-    variables = {f"{TOKEN}_1": f"{me.pid}.{me.started}.{HERE}"} if state == "above one that is spared" else {}
-    program = (
-        f"# safepool._os.guardian_main import main; main({host}, ''\n"
-        f"import subprocess\nchild = subprocess.Popen(['sleep', '900'], env={variables})\n"
-        "print(child.pid, flush=True)\nchild.wait()"
-    )
-    command = [sys.executable, "-I", "-S", "-c", program]
+    living, dead = f"{me.pid}.{me.started}.{HERE}", f"{number_of_the_dead}.{AGES_AGO}.{HERE}"
+    claim = {"its host lives": living, "elsewhere": f"{number_of_the_dead}.{AGES_AGO}.1.1"}.get(state, dead)
+    program = f"# safepool._os.guardian_main import main; main(0, '{TOKEN}_1={claim}', 0){BENEATH_A_STRANGER}"
+    variable = f"{TOKEN}_2" if state == "above one that is spared" else "UNUSED"
+    arguments = [str(NOBODY) if state == "above another user's" else "", variable, living]
+    command = [sys.executable, "-I", "-S", "-c", program, *arguments]
     with subprocess.Popen(command, start_new_session=True, stdout=subprocess.PIPE) as guardian:
         assert guardian.stdout is not None
         child = int(guardian.stdout.readline())
         try:
+            eventually(lambda: b"HERE=1" in census.environment_of(child))  # its exec is over
             if state != "running":
                 guardian.send_signal(signal.SIGSTOP)
                 eventually(lambda: (seen := census.look_at(guardian.pid)) and seen.state == "T")
+            host = me.pid if state == "its host lives" else number_of_the_dead
             assert condemned(host) == ({guardian.pid, child} if state == "stopped" else set())
         finally:
             os.kill(child, signal.SIGKILL)

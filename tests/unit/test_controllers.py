@@ -15,7 +15,7 @@ import pytest
 
 from containment import acts
 from safepool import SafeProcessPoolExecutor
-from safepool._os import control_group, controllers, helper, janitor
+from safepool._os import bare, control_group, controllers, janitor
 from safepool._os.control_group import ControlGroup, NoControlGroupError
 from safepool._os.process_table import list_rows, read_row, with_descendants
 from support import census, tasks
@@ -233,7 +233,7 @@ def test_janitor_is_a_stranger_if_its_host_is_one(brood: Brood, files: Path, who
         "our number's before us": (own.pid, own.start - 1),
         "init's": (1, own.start),
     }
-    command = helper._OPENING + janitor._PROGRAM.format(arguments=(*hosts[whose], "SAFEPOOL_OF_NOBODY", 3, 4))
+    command = bare._OPENING + janitor._PROGRAM.format(arguments=(*hosts[whose], "SAFEPOOL_OF_NOBODY", 3, 4))
     brood.python(_ORPHAN, command)
     orphan = brood.hold("orphan")["orphan"]
     eventually(lambda: is_orphan(orphan.pid))

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from safepool._os import features, helper
+from safepool._os import bare, features
 from safepool._os import janitor as janitor_module
 from safepool._os.janitor import Janitor, janitor
 from safepool._os.process_table import read_row
@@ -213,7 +213,7 @@ def test_janitor_whose_host_died_before_it_was_up_sweeps_all_the_same(brood: Bro
     ours.close()
     with theirs:
         arguments = (dead.pid, start_of_dead, marker, register.fd, theirs.fileno())
-        program = helper._OPENING + janitor_module._PROGRAM.format(arguments=arguments)
+        program = bare._OPENING + janitor_module._PROGRAM.format(arguments=arguments)
         command = [sys.executable, "-I", "-S", "-c", program]
         starter = brood.start(command, pass_fds=[register.fd, theirs.fileno()], stderr=subprocess.DEVNULL)
     os.close(register.fd)

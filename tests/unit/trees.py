@@ -9,10 +9,10 @@ from safepool._os.process_table import read_row
 from safepool._os.process_tree import Leader, TreeEnding
 from unit.brood import Brood
 
-__all__ = ["EVERY_WAY_OUT", "WAYS_OUT", "Tree"]
+__all__ = ["AT_HAND", "EVERY_WAY_OUT", "WAYS_OUT", "Tree"]
 
 # What a leader has at hand. ``leave`` starts a child that takes some steps, says its name, and stays.
-_AT_HAND = """
+AT_HAND = """
 def leave(label, *steps):
     if os.fork():
         return
@@ -54,7 +54,7 @@ class Tree:
 
     def __init__(self, brood: Brood, source: str, *args: object) -> None:
         self.marker = f"{brood.mark}_TREE_1"
-        self.process = brood.python(_AT_HAND + textwrap.dedent(source), *args, env={self.marker: "1"})
+        self.process = brood.python(AT_HAND + textwrap.dedent(source), *args, env={self.marker: "1"})
         row = read_row(self.process.pid)
         assert row is not None
         self.leader = Leader(row.pid, row.start)

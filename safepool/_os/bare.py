@@ -1,4 +1,4 @@
-"""Start a small program of ours that is no worker: the janitor, a guardian.
+"""Start a bare interpreter with a small program of ours, no worker: the janitor, or a guardian.
 
 It is a bare interpreter, isolated and without site-packages, since it is to be up in milliseconds; so it is told where
 this package is. It is in a session of its own, out of reach of a terminal's signals, and carries no marker.
@@ -12,9 +12,9 @@ from collections.abc import Sequence
 from multiprocessing import spawn
 from os.path import abspath, dirname
 
-from safepool._os.environment import for_helper
+from safepool._os.environment import for_bare
 
-__all__ = ["PACKAGE_ROOT", "start_helper"]
+__all__ = ["PACKAGE_ROOT", "start_bare"]
 
 PACKAGE_ROOT = dirname(
     dirname(dirname(abspath(__file__)))
@@ -23,7 +23,7 @@ PACKAGE_ROOT = dirname(
 _OPENING = f"import sys; sys.path.append({PACKAGE_ROOT!r}); "  # last: a standard module is never looked for there
 
 
-def start_helper(program: str, pass_fds: Sequence[int], output: int | None = None) -> subprocess.Popen[bytes]:
+def start_bare(program: str, pass_fds: Sequence[int], output: int | None = None) -> subprocess.Popen[bytes]:
     """Start a program, given as text in Python; it may import this package, and reads nothing.
 
     Args:
@@ -41,5 +41,5 @@ def start_helper(program: str, pass_fds: Sequence[int], output: int | None = Non
         stderr=output,
         start_new_session=True,
         pass_fds=pass_fds,
-        env=for_helper(),
+        env=for_bare(),
     )
