@@ -141,8 +141,7 @@ def is_being_started(row: ProcessRow) -> bool:
     """
     if have_one_memory(row.pid, row.parent):
         return True
-    shows_something = command_of(row.pid) or environment_of(row.pid)
-    return not shows_something and has_program(row.pid)
+    return not command_of(row.pid) and not environment_of(row.pid) and has_program(row.pid)
 
 
 def with_descendants(pids: Iterable[int], rows: Collection[ProcessRow]) -> set[int]:

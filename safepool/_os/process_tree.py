@@ -392,9 +392,11 @@ class TreeEnding:
         if not self._marker or row.is_dead:
             return False
         environment = environment_of(row.pid)
-        is_early = time.monotonic() < self._unknown_until
-        if is_early and not environment and not command_of(row.pid) and has_program(row.pid):
-            self._unknown.add(row.pid)
+        if not environment and has_program(row.pid):
+            if command_of(row.pid):  # if that was an exec, it is over
+                environment = environment_of(row.pid)
+            elif time.monotonic() < self._unknown_until:
+                self._unknown.add(row.pid)
         return has_variable(environment, self._marker)
 
     def _kill(self, *, cleaners: bool = False) -> None:

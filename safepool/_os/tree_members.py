@@ -20,6 +20,9 @@ class TreeMembers:
         group: The control group in which the tree lives, if it has one.
         guardian: The process to which the tree's orphans come, if there is one; itself it is no member.
         spares_sessions: Only those count that have stayed in the leader's session.
+
+    Attributes:
+        unclear: Who showed no environment at the last look: in the middle of an exec, it shows nothing else, either.
     """
 
     def __init__(
@@ -37,10 +40,12 @@ class TreeMembers:
         self._group = group
         self._guardian = guardian
         self._known: set[tuple[int, int]] = set()  # members, (pid, start)
+        self.unclear: set[int] = set()
         self._strangers: set[tuple[int, int]] = set()  # those that do not carry the marker: read once
 
     def find(self, rows: Sequence[ProcessRow]) -> set[int]:
         """Return the members among these processes."""
+        self.unclear.clear()
         if self._spares_sessions:
             session = [row for row in rows if row.session == self.leader.pid and row.start >= self.leader.start]
             return {row.pid for row in session if not row.is_dead}
@@ -62,6 +67,8 @@ class TreeMembers:
         environment = environment_of(row.pid)
         if has_variable(environment, self._marker):
             return True
-        if environment:  # there is none in the middle of an exec
+        if environment:
             self._strangers.add(name)
+        else:
+            self.unclear.add(row.pid)
         return False

@@ -16,6 +16,8 @@ from safepool._os.command_line import NO_COMMAND, is_attendant
 from safepool._os.process_table import (
     ProcessRow,
     command_of,
+    environment_of,
+    has_program,
     is_alive,
     is_being_started,
     is_exiting,
@@ -66,9 +68,9 @@ def find(worker: Worker, policy: str) -> Found:
     try:
         for _ in range(_MOST_LOOKS):
             look = _look(worker)
-            if policy == "end" or look.stirring <= met:
+            if policy == "end" or (look.gone <= met and not look.unclear):
                 break
-            met |= look.stirring
+            met |= look.gone
     except OSError:  # no descriptor to read /proc with: the end of the worker finds them
         return nothing
     left = tuple(
@@ -77,7 +79,7 @@ def find(worker: Worker, policy: str) -> Found:
     worker.residents = look.residents | {(row.pid, row.start) for row in look.dead}
     if policy == "warn":
         worker.residents |= {(row.pid, row.start) for row, _ in look.running}
-    return Found(left, look.spared, is_stirring=bool(look.stirring))
+    return Found(left, look.spared, is_stirring=bool(look.gone or look.unclear))
 
 
 def warn(task: Task) -> None:
@@ -91,35 +93,42 @@ def warn(task: Task) -> None:
             _log.warning(message)
 
 
+def _is_in_exec(pid: int) -> bool:
+    """Return True for one that has shown no environment, if it was in the middle of an exec, or is still."""
+    return bool(environment_of(pid)) if command_of(pid) else has_program(pid)
+
+
 class _Look(NamedTuple):
     residents: set[tuple[int, int]]  # those that are still there
     spared: set[int]  # they, and what descends from them
     running: list[tuple[ProcessRow, str]]  # the others beneath the worker, and their command lines
     dead: list[ProcessRow]  # the other corpses there, that nobody has reaped
-    stirring: set[int]  # who came to his end since the last task, or meanwhile, or is being started
+    gone: set[int]  # who came to his end since the last task, or meanwhile; strangers, too, that were gone too soon
+    unclear: set[int]  # who is being started, and does not show what he is
 
 
 def _look(worker: Worker) -> _Look:
     members, first = worker.contained.members, worker.contained.pid
     rows: dict[int, ProcessRow] = {}
-    stirring: set[int] = set()  # with strangers that were gone before they were looked at: they may be none
+    gone: set[int] = set()
     for pid in list_pids():
         row = read_row(pid)
         if row is None:
-            stirring.add(pid)
+            gone.add(pid)
         elif row.start >= members.leader.start:
             rows[pid] = row
     present = members.find(list(rows.values()))
     residents = {(pid, row.start) for pid, row in rows.items()} & worker.residents
     spared = with_descendants((pid for pid, _ in residents), rows.values())
+    unclear = {pid for pid in members.unclear - spared if _is_in_exec(pid)}
     running: list[tuple[ProcessRow, str]] = []
     for pid in present - spared - {first}:
-        is_new = is_being_started(rows[pid])
+        if is_being_started(rows[pid]):
+            unclear.add(pid)
         command = command_of(pid)
-        is_running = bool(command) or (is_alive(pid) and not is_exiting(pid))
-        if is_running:
+        if command or (is_alive(pid) and not is_exiting(pid)):
             running.append((rows[pid], command))
-        if is_new or not is_running:
-            stirring.add(pid)
+        else:
+            gone.add(pid)
     dead = [row for row in rows.values() if row.is_dead and row.parent in present and row.pid not in spared]
-    return _Look(residents, spared, running, dead, stirring | {row.pid for row in dead})
+    return _Look(residents, spared, running, dead, gone | {row.pid for row in dead}, unclear)

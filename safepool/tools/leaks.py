@@ -109,8 +109,8 @@ class NoLeaks:
         rows = [row for row in list_rows() if not row.is_dead]
         fresh = [row for row in rows if (row.pid, row.start) not in self._before]
         marker = host_marker().encode()
+        commands = {row.pid: command_of(row.pid) for row in fresh}  # first: who shows one has an exec behind him
         environments = {row.pid: environment_of(row.pid) for row in fresh}
-        commands = {row.pid: command_of(row.pid) for row in fresh}
         marked = {pid for pid, environment in environments.items() if has_variable(environment, marker)}
         ours = with_descendants({os.getpid(), *marked}, rows) - {os.getpid()}
         left = [row for row in fresh if row.pid in ours and not is_attendant(commands[row.pid])]

@@ -231,6 +231,11 @@ def leave_named(words: str) -> int:
     return left[-1].pid
 
 
+def leave_daemon() -> None:
+    """Leave a process running whose parent is gone a moment later, if not yet."""
+    subprocess.run(["sh", "-c", "setsid sleep 900 &"], check=True, stdin=subprocess.DEVNULL)
+
+
 def leave_holding(size: int) -> int:
     """Leave a process running whose last descriptor frees so many bytes; return its pid."""
     held = os.memfd_create("held")

@@ -16,11 +16,13 @@ from contract.patience import error_of, eventually, is_gone, result_of
 from features import acts
 from safepool import ContainmentError, LeftoverWarning
 from safepool._os import process_table
+from safepool._os.command_line import NO_COMMAND
 from safepool._os.contained import ContainedProcess
 from safepool._os.process_tree import TreeEnding
 from safepool._pool import leftovers
 from safepool._pool.worker import WorkerState
 
+NOBODY = 1 << 23  # beyond the largest number that Linux can be told to give
 EITHER = pytest.mark.parametrize("new_session", [False, True], ids=["same session", "own session"])
 
 
@@ -79,17 +81,52 @@ def test_one_that_calls_itself_an_attendant_is_no_leftover_and_gone_with_its_wor
 
 
 @pytest.mark.parametrize("policy", ["warn", "end"])
+def test_one_whose_parent_has_just_gone_is_found(new_pool, monkeypatch: pytest.MonkeyPatch, policy) -> None:
+    """1. All are listed. 2. One of them starts another, and is gone. 3. It is looked at, and there is nobody."""
+    pool = new_pool(leftovers=policy)
+    result_of(pool.submit(acts.tell_pid))
+    before, lists = process_table.list_pids(), [0]
+
+    def list_too_early() -> set[int]:
+        lists[0] += 1
+        return before | {NOBODY} if lists[0] == 1 else process_table.list_pids()
+
+    monkeypatch.setattr(leftovers, "list_pids", list_too_early)
+    future = pool.submit(acts.leave_behind, True)
+    left = result_of(future)
+
+    assert lists[0] > (policy == "warn")
+    assert [process.pid for process in future.leftovers] == [left]
+    assert is_gone(left) is (policy == "end")
+
+
+@pytest.mark.parametrize("policy", ["warn", "end"])
+def test_daemon_is_told_of_whenever_its_task_comes_to_its_end(new_pool, policy) -> None:
+    pool = new_pool(leftovers=policy)
+
+    futures = [pool.submit(acts.leave_daemon) for _ in range(25)]
+
+    for future in futures:
+        assert result_of(future) is None
+        (daemon,) = future.leftovers
+        assert "sleep 900" in daemon.command or daemon.command == NO_COMMAND  # in the middle of its exec
+    assert pool.submit(acts.square, 3).result(30) == 9
+
+
+@pytest.mark.parametrize("policy", ["warn", "end"])
 @pytest.mark.parametrize("size", [0, 256 << 20], ids=["dead", "giving up its descriptors"])
 def test_process_that_ends_by_itself_just_then_is_no_leftover(
     new_pool, monkeypatch: pytest.MonkeyPatch, policy, size
 ) -> None:
     """1. It is listed. 2. It comes to its end: its command line goes before its life. 3. It is asked for that."""
     pool = new_pool(leftovers=policy)
+    worker = result_of(pool.submit(acts.tell_pid))
     met: dict[int, bool] = {}  # whether it was alive still, by number
 
     def command_after_the_end(pid: int) -> str:
-        if pid in met:  # an earlier one, which is not dead as yet
-            return ""
+        row = process_table.read_row(pid)
+        if pid in met or row is None or row.parent != worker:  # an earlier one, which is not dead as yet; a stranger
+            return process_table.command_of(pid)
         eventually(lambda: process_table.command_of(pid))  # its exec is over
         os.kill(pid, signal.SIGKILL)
         while command := process_table.command_of(pid):

@@ -7,6 +7,7 @@ import resource
 import signal
 import sys
 import time
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import pytest
@@ -17,11 +18,13 @@ from safepool._os.process_table import read_row
 from safepool._os.process_tree import Leader, TreeEnding
 from support import census
 from support.eventually import eventually
-from support.handles import gone
+from support.handles import Handle, gone
 from unit.brood import Brood, in_forked_child
 from unit.trees import AT_HAND, Tree
 
 pytestmark = pytest.mark.timeout(60)
+
+NOBODY = 1 << 23  # beyond the largest number that Linux can be told to give
 
 
 # --- processes that keep moving ---
@@ -84,6 +87,55 @@ def test_chains_of_processes_that_keep_moving_are_contained(
     assert time.monotonic() < until, "by now they would have ended by themselves"
     assert counter.stat().st_size == reached
     gone({"leader": leader})
+
+
+def test_one_that_is_gone_before_it_is_looked_at_may_have_started_another(
+    brood: Brood, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each link of a chain is listed, and gone when its turn comes; the sixth stays."""
+    monkeypatch.setattr(process_tree, "_LONGEST_CHASE", 60.0)
+    tree = Tree(brood, "say('leader'); stay()")
+    leader = brood.hold("leader")
+    late: list[Handle] = []
+
+    def list_with_a_link(number: int, pids: set[int]) -> set[int]:
+        if number == 6:
+            late.append(brood.take(brood.sleeper(env={tree.marker: "1"}).pid))
+            return pids | {late[0].pid}
+        return pids | {NOBODY + number} if 1 < number < 6 else pids
+
+    _list_by(list_with_a_link, monkeypatch)
+    ending = tree.end()
+
+    gone(leader)
+    gone({"late": late[0]})
+    assert late[0].pid in {remains.pid for remains in ending.ended}
+
+
+def test_strangers_that_come_and_go_do_not_hold_up_an_end_for_ever(
+    brood: Brood, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tree = Tree(brood, "say('leader'); stay()")
+    leader = brood.hold("leader")
+    passes = _list_by(lambda number, pids: pids | {NOBODY + number}, monkeypatch)
+
+    tree.end()
+
+    gone(leader)
+    assert passes[0] < process_tree._MOST_PASSES
+
+
+def _list_by(change: Callable[[int, set[int]], set[int]], monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Have each list of processes changed, given its number; return the count of them."""
+    count = [0]
+    list_pids = process_tree.list_pids
+
+    def list_and_change(known: Iterable[int] = ()) -> set[int]:
+        count[0] += 1
+        return change(count[0], list_pids(known))
+
+    monkeypatch.setattr(process_tree, "list_pids", list_and_change)
+    return count
 
 
 # --- clean-up processes ---
