@@ -231,6 +231,21 @@ def leave_named(words: str) -> int:
     return left[-1].pid
 
 
+def leave_orphan(name: str, reap: bool) -> int:
+    """Leave a process in a session of its own that has this variable, and whose parent is dead; return its pid."""
+    script = "setsid sleep 900 >/dev/null & echo $!"
+    parent = subprocess.Popen(
+        ["sh", "-c", script], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, env={**os.environ, name: "1"}
+    )
+    left.append(parent)
+    assert parent.stdout is not None
+    pid = int(parent.stdout.readline())
+    os.waitid(os.P_PID, parent.pid, os.WEXITED | (0 if reap else os.WNOWAIT))
+    while not Path(f"/proc/{pid}/cmdline").read_bytes().startswith(b"sleep"):
+        pass  # its exec is not over
+    return pid
+
+
 def leave_daemon() -> None:
     """Leave a process running whose parent is gone a moment later, if not yet."""
     subprocess.run(["sh", "-c", "setsid sleep 900 &"], check=True, stdin=subprocess.DEVNULL)

@@ -15,7 +15,7 @@ import pytest
 from contract.patience import error_of, eventually, is_gone, result_of
 from features import acts
 from safepool import ContainmentError, LeftoverWarning
-from safepool._os import process_table
+from safepool._os import process_table, tree_members
 from safepool._os.command_line import NO_COMMAND
 from safepool._os.contained import ContainedProcess
 from safepool._os.process_tree import TreeEnding
@@ -81,23 +81,50 @@ def test_one_that_calls_itself_an_attendant_is_no_leftover_and_gone_with_its_wor
 
 
 @pytest.mark.parametrize("policy", ["warn", "end"])
-def test_one_whose_parent_has_just_gone_is_found(new_pool, monkeypatch: pytest.MonkeyPatch, policy) -> None:
+@pytest.mark.parametrize("reap", [True, False], ids=["nobody", "corpse"])
+def test_one_whose_parent_has_just_gone_is_found(new_pool, monkeypatch: pytest.MonkeyPatch, reap, policy) -> None:
     """1. All are listed. 2. One of them starts another, and is gone. 3. It is looked at, and there is nobody."""
     pool = new_pool(leftovers=policy)
-    result_of(pool.submit(acts.tell_pid))
+    worker = result_of(pool.submit(acts.tell_pid))
     before, lists = process_table.list_pids(), [0]
 
     def list_too_early() -> set[int]:
         lists[0] += 1
-        return before | {NOBODY} if lists[0] == 1 else process_table.list_pids()
+        if lists[0] > 1:
+            return process_table.list_pids()
+        corpses = {row.pid for row in process_table.list_rows() if row.is_dead and row.parent == worker}
+        assert len(corpses) == (not reap)
+        return before | (corpses or {NOBODY})
 
     monkeypatch.setattr(leftovers, "list_pids", list_too_early)
-    future = pool.submit(acts.leave_behind, True)
+    future = pool.submit(acts.leave_orphan, "ORPHAN", reap)
     left = result_of(future)
 
     assert lists[0] > (policy == "warn")
     assert [process.pid for process in future.leftovers] == [left]
     assert is_gone(left) is (policy == "end")
+
+
+@pytest.mark.parametrize("policy", ["warn", "end"])
+def test_one_whose_exec_ends_while_it_is_looked_at_is_found(new_pool, monkeypatch: pytest.MonkeyPatch, policy) -> None:
+    """1. It has left the session, and shows no environment. 2. Its exec ends. 3. It shows a command line."""
+    pool = new_pool(leftovers=policy)
+    result_of(pool.submit(acts.tell_pid))
+    name, hidden = f"LEFT_BEHIND_{os.urandom(8).hex()}", set()
+
+    def environment_at_first_hidden(pid: int) -> bytes:
+        environment = process_table.environment_of(pid)
+        if pid in hidden or name.encode() not in environment:
+            return environment
+        hidden.add(pid)
+        return b""
+
+    monkeypatch.setattr(tree_members, "environment_of", environment_at_first_hidden)
+    future = pool.submit(acts.leave_orphan, name, reap=True)
+    left = result_of(future)
+
+    assert hidden == {left}
+    assert [process.pid for process in future.leftovers] == [left]
 
 
 @pytest.mark.parametrize("policy", ["warn", "end"])

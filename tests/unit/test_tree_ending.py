@@ -358,6 +358,35 @@ def test_orphan_in_the_middle_of_an_exec_is_looked_at_until_it_shows_whose_it_is
     assert [remains.pid for remains in ending.ended] == [orphan.pid]
 
 
+def test_orphan_whose_exec_ends_while_it_is_looked_at_is_looked_at_again(
+    brood: Brood, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """1. It shows no environment. 2. Its exec ends. 3. It shows a command line: it is no stranger for all that."""
+    tree = Tree(brood, "leave('session', os.setsid); say('leader'); os._exit(0)")
+    orphan = brood.hold("session")["session"]
+    tree.process.wait(30)
+    is_over = [False]
+
+    def begin_its_exec(_number: int, pids: set[int]) -> set[int]:
+        is_over[0] = False
+        return pids
+
+    def command(pid: int) -> str:
+        is_over[0] |= pid == orphan.pid
+        return process_table.command_of(pid)
+
+    def environment(pid: int) -> bytes:
+        return b"" if pid == orphan.pid and not is_over[0] else process_table.environment_of(pid)
+
+    _list_by(begin_its_exec, monkeypatch)
+    monkeypatch.setattr(process_tree, "command_of", command)
+    monkeypatch.setattr(process_tree, "environment_of", environment)
+
+    TreeEnding([tree.leader], f"{tree.marker}=".encode(), lambda *_: False).run()
+
+    gone({"orphan": orphan})
+
+
 def test_stranger_that_shows_nothing_of_itself_is_not_looked_at_for_ever(
     brood: Brood, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -392,8 +421,7 @@ def test_attendant_is_spared_when_it_shows_itself_and_everybody_else_is_ended(
     handles = brood.hold("attendant", "plain", "leader")
     looks = [_hide(handles[name].pid, monkeypatch, looks=hidden) for name in ("attendant", "plain")]
 
-    ending = _sweep_of(tree)
-    ending.run()
+    ending = _sweep(tree)
 
     assert min(looks)[0] > hidden
     assert handles["attendant"].alive()
@@ -410,8 +438,7 @@ def test_one_that_never_shows_whether_it_is_an_attendant_is_none(brood: Brood, m
     plain = brood.hold("plain", "leader")["plain"]
     _hide(plain.pid, monkeypatch, looks=sys.maxsize)
 
-    ending = _sweep_of(tree)
-    ending.run()
+    ending = _sweep(tree)
 
     assert not plain.alive()
     assert ending.ended == [(plain.pid, NO_COMMAND)]
@@ -434,8 +461,7 @@ def test_one_that_loses_its_parent_while_it_does_not_show_itself_is_ended(
     handles = brood.hold("parent", "child", "leader")
     looks = _hide(handles["child"].pid, monkeypatch, looks=5)
 
-    ending = _sweep_of(tree)
-    ending.run()
+    _sweep(tree)
 
     assert looks[0] > 5
     assert handles.pop("leader").alive()
@@ -465,8 +491,7 @@ def test_child_that_shares_its_parent_s_memory_does_not_show_what_it_is(
     monkeypatch.setattr(process_table, "have_one_memory", have_one_memory)
     monkeypatch.setattr(process_tree, "command_of", command_of)
 
-    ending = _sweep_of(tree)
-    ending.run()
+    _sweep(tree)
 
     assert asked[0] > (5 if shared else 0)
     assert handles["attendant"].alive()
@@ -485,24 +510,24 @@ def test_one_at_its_own_end_is_nobody_that_was_ended(brood: Brood, monkeypatch: 
         held.send(signal.SIGKILL)
         while process_table.command_of(held.pid):
             continue
-        ending = _sweep_of(tree)
-        ending.run()
-        assert ending.ended == []
+        assert _sweep(tree).ended == []
         if any(met):
             break
 
     assert any(met)
 
 
-def _sweep_of(tree: Tree) -> TreeEnding:
-    """What ends everything beneath the leader that is no attendant, and not the leader."""
-    return TreeEnding(
+def _sweep(tree: Tree) -> TreeEnding:
+    """End everything beneath the leader that is no attendant, and not the leader."""
+    ending = TreeEnding(
         [tree.leader],
         f"{tree.marker}=".encode(),
         lambda *_: True,
         spared=frozenset({tree.process.pid}),
         spares_attendants=True,
     )
+    ending.run()
+    return ending
 
 
 def _hide(pid: int, monkeypatch: pytest.MonkeyPatch, looks: int) -> list[int]:
